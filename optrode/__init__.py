@@ -1,0 +1,56 @@
+"""optrode: read, score, edit and compare the activations of neural networks.
+
+Six nouns: `Model`, `Site`, `Activations`, `Edit`, `Score`, `Map`. Importing this package loads none of the heavy
+libraries; they come with the first name that needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from . import data, edits, massive, steering
+    from .activations import Activations
+    from .compare import compare
+    from .edits.base import Edit
+    from .edits.file import load_edit
+    from .maps import Map
+    from .model import Model, load, read, sites
+    from .positions import Positions
+    from .scores import Score
+
+# Public name -> where it lives. Families and `data`, `edits` are modules; the rest are attributes of one.
+_MODULES = ("data", "edits", "massive", "steering")
+_NAMES = {
+    "Activations": "activations",
+    "Edit": "edits.base",
+    "Map": "maps",
+    "Model": "model",
+    "Positions": "positions",
+    "Score": "scores",
+    "compare": "compare",
+    "load": "model",
+    "load_edit": "edits.file",
+    "read": "model",
+    "sites": "model",
+}
+
+__all__ = [
+    "Activations", "Edit", "Map", "Model", "Positions", "Score", "__version__", "compare", "data", "edits", "load",
+    "load_edit", "massive", "read", "sites", "steering",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'optrode' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,157 @@
+"""What was read: tensors by site with named axes, and the tokens that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .batches import Batch
+from .errors import BadInput, NotSupported, UnknownSite, did_you_mean
+from .sites import select
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import xarray as xr
+
+
+@dataclass
+class Activations(Mapping[str, Tensor]):
+    """Tensors by site address, in order of execution.
+
+    `axes[site]` names each axis. Read whole, a site of a language model has axes (example, token, [head,] feature);
+    `batch.mask` tells padding from tokens. Read at positions, it has (position, [head,] feature), or
+    (example, [head,] feature) where every row gave exactly one. `places` then holds the example and column of each
+    position, [position, 2] int64.
+
+    >>> acts = Activations({"layers.0.out": torch.zeros(2, 3, 4)}, {"layers.0.out": ("example", "token", "feature")})
+    >>> acts["layers.0.out"].shape
+    torch.Size([2, 3, 4])
+    """
+
+    values_by_site: dict[str, Tensor]
+    axes: dict[str, tuple[str, ...]]
+    batch: Batch | None = None
+    places: Tensor | None = None
+    tokenizer: Any = field(default=None, repr=False)
+    layers_run: int = 0
+    layers_skipped: int = 0
+    sources: dict[str, tuple[Tensor, Any]] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, site: str) -> Tensor:
+        if site not in self.values_by_site:
+            raise UnknownSite(f"site '{site}' was not read: {did_you_mean(site, self.values_by_site)}")
+        return self.values_by_site[site]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_site)
+
+    def __len__(self) -> int:
+        return len(self.values_by_site)
+
+    @property
+    def tokens(self) -> list[list[str]] | None:
+        """The text of every token, [example][token]; None where there is no tokenizer."""
+        if self.batch is None or self.tokenizer is None:
+            return None
+        return [[self.tokenizer.decode([token]) for token in row] for row in self.batch.ids.tolist()]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensors hold."""
+        return sum(value.numel() * value.element_size() for value in self.values())
+
+    def stack(self, pattern: str) -> Tensor:
+        """The sites that a pattern selects as one tensor with a leading axis, such as [layer, example, token, feature].
+
+        Raises `UnknownSite` when it selects none, `BadInput` when their shapes differ.
+        """
+        chosen = [self[site] for site in select(pattern, list(self), self._layers())]
+        if len({value.shape for value in chosen}) > 1:
+            raise BadInput(f"the sites that '{pattern}' selects have different shapes, so they cannot be stacked")
+        return torch.stack(chosen)
+
+    def rows(self, site: str, mask: Tensor | None = None) -> Tensor:
+        """Activations of one site as [row, width]: the positions that `mask` ([example, token] bool) keeps.
+
+        Without a mask: all tokens but padding. Head and feature axes are flattened together.
+        """
+        value = self[site]
+        if self.axes[site][:2] == ("example", "token"):
+            keep = mask if mask is not None else (self.batch.mask if self.batch is not None else None)
+            value = value.flatten(0, 1) if keep is None else value[keep.to(value.device)]
+        return value.flatten(1)
+
+    def gradients(self, objective: Tensor) -> Activations:
+        """Gradient of a scalar with respect to every site that was read with `grad=True`, same axes.
+
+        Raises `NotSupported` for activations read without `grad=True`.
+        """
+        if not self.sources:
+            raise NotSupported("these activations hold no graph: read them with grad=True")
+        sources = [source for source, _ in self.sources.values()]
+        found = torch.autograd.grad(objective, sources, allow_unused=True)
+        grads = {
+            site: view(torch.zeros_like(source) if grad is None else grad)
+            for (site, (source, view)), grad in zip(self.sources.items(), found, strict=True)
+        }
+        axes = {site: self.axes[site] for site in grads}
+        return Activations(grads, axes, self.batch, self.places, self.tokenizer)
+
+    def numpy(self) -> dict[str, np.ndarray]:
+        """Arrays by site; bfloat16, which numpy does not know, becomes float32."""
+        return {
+            site: (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy()
+            for site, value in self.items()
+        }
+
+    def to_xarray(self) -> xr.Dataset:
+        """A labelled dataset: one variable per site; axes that are common to sites are shared."""
+        import xarray as xr
+
+        arrays = {}
+        for site, value in self.numpy().items():
+            sizes = dict(zip(self.axes[site], value.shape, strict=True))
+            names = [name if name in ("example", "token", "position") else f"{site}.{name}" for name in sizes]
+            arrays[site] = xr.DataArray(value, dims=names, name=site)
+        dataset = xr.Dataset(arrays)
+        if self.batch is not None and "token" in dataset.dims:
+            dataset["token_id"] = (("example", "token"), self.batch.ids.cpu().numpy())
+            dataset["mask"] = (("example", "token"), self.batch.mask.cpu().numpy())
+        return dataset
+
+    def to_pandas(self, site: str) -> pd.DataFrame:
+        """One row per token or position of `site`, one column per feature, indexed by example and token."""
+        import pandas as pd
+
+        if self.batch is not None and self.axes[site][:2] == ("example", "token"):
+            places = self.batch.mask.nonzero()
+        elif self.places is not None:
+            places = self.places
+        else:
+            places = torch.stack(
+                [torch.arange(len(self.rows(site))), torch.zeros(len(self.rows(site)), dtype=torch.long)], 1
+            )
+        index = pd.MultiIndex.from_arrays(places.cpu().numpy().T, names=["example", "token"])
+        frame = pd.DataFrame(self.rows(site).detach().float().cpu().numpy(), index=index)
+        if self.batch is not None and self.tokenizer is not None:
+            texts = [self.tokenizer.decode([int(self.batch.ids[example, token])]) for example, token in places.tolist()]
+            frame.insert(0, "text", texts)
+        return frame
+
+    def _layers(self) -> int:
+        indices = [int(site.split(".")[1]) for site in self if site.startswith("layers.")]
+        return max(indices, default=-1) + 1
+
+    def __repr__(self) -> str:
+        lines = [f"Activations of {len(self)} sites, {self.nbytes / 2**20:.1f} MiB"]
+        for site, value in list(self.items())[:8]:
+            shape = ", ".join(f"{name} {size}" for name, size in zip(self.axes[site], value.shape, strict=False))
+            lines.append(f"  {site}: [{shape}] {str(value.dtype).removeprefix('torch.')}")
+        if len(self) > 8:
+            lines.append(f"  and {len(self) - 8} more")
+        return "\n".join(lines)

@@ -1,0 +1,105 @@
+"""The edits: constructors for every operator, and the algebra that combines them.
+
+>>> import torch
+>>> edit = add("layers.3.out", torch.ones(8)) * 2 + zero_ablate("layers.1.mlp.out")
+>>> edit.patterns()
+['layers.3.out', 'layers.1.mlp.out']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..positions import Positions
+from .base import Chain, Edit, Provenance, SiteEdit, SiteEditBase, Sum
+from .operators import (
+    Add,
+    AddByPosition,
+    Affine,
+    Clamp,
+    Function,
+    Operator,
+    ProjectOut,
+    Replace,
+    Scale,
+    orthonormal,
+)
+from .prefix import PrefixEdit
+
+__all__ = [
+    "Add", "AddByPosition", "Affine", "Chain", "Clamp", "Edit", "Function", "Operator", "PrefixEdit", "ProjectOut",
+    "Provenance", "Replace", "Scale", "SiteEdit", "SiteEditBase", "Sum", "add", "add_by_position", "affine", "clamp",
+    "function", "mean_ablate", "project_out", "prompt", "replace", "scale", "zero_ablate",
+]  # fmt: skip
+
+
+def _site(site: str, operator: Operator, positions: str | Positions, **narrow: Any) -> SiteEdit:
+    chosen = positions if isinstance(positions, Positions) else Positions(positions)
+    return SiteEdit(site, operator, chosen, **narrow)
+
+
+def _tensor(value: Any) -> Tensor:
+    return value.detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
+
+
+def add(site: str, vector: Any, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:
+    """h + vector at `site`. `vector`: [width] (or [head, width]); `narrow`: `features=`, `heads=` (tuples of int)."""
+    return _site(site, Add(_tensor(vector)), positions, **narrow)
+
+
+def add_by_position(site: str, vectors: Any, positions: str | Positions) -> SiteEdit:
+    """h[p] + vectors[p] for the p-th selected position of each row. `vectors`: [position, width]."""
+    return _site(site, AddByPosition(_tensor(vectors)), positions)
+
+
+def scale(site: str, factor: Any, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:
+    """h * factor; `factor` a number or [width]."""
+    return _site(site, Scale(_tensor(factor)), positions, **narrow)
+
+
+def project_out(site: str, directions: Any, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:
+    """Remove the span of `directions` ([width] or [rank, width]); they are orthonormalised first."""
+    return _site(site, ProjectOut(orthonormal(_tensor(directions))), positions, **narrow)
+
+
+def affine(site: str, weight: Any, bias: Any, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:
+    """weight * h + bias, elementwise; both [width]."""
+    return _site(site, Affine(_tensor(weight), _tensor(bias)), positions, **narrow)
+
+
+def replace(site: str, value: Any, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:
+    """Put `value` (number, [width] or [head, width]) in place of the activation."""
+    return _site(site, Replace(_tensor(value)), positions, **narrow)
+
+
+def zero_ablate(site: str, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:
+    """Put zero in place of the activation."""
+    return _site(site, Replace(torch.tensor(0.0)), positions, **narrow)
+
+
+def mean_ablate(site: str, mean: Any, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:
+    """Put the mean over data in place of the activation. `mean`: [width] or [head, width]."""
+    return _site(site, Replace(_tensor(mean)), positions, **narrow)
+
+
+def clamp(
+    site: str, low: Any = -torch.inf, high: Any = torch.inf, positions: str | Positions = "all", **narrow: Any
+) -> SiteEdit:
+    """min(max(h, low), high); numbers or [width]; leave one out for an open side."""
+    return _site(site, Clamp(_tensor(low), _tensor(high)), positions, **narrow)
+
+
+def function(
+    site: str, function: Callable[[Tensor], Tensor], positions: str | Positions = "all", **narrow: Any
+) -> SiteEdit:
+    """Any function of the selected rows, [row, width] -> the same shape. Such an edit cannot be saved."""
+    return _site(site, Function(function), positions, **narrow)
+
+
+def prompt(system: str, turns: tuple[tuple[str, str], ...] = ()) -> PrefixEdit:
+    """A system prompt (and example turns) as an edit: the baseline of every steering comparison."""
+    return PrefixEdit(system, turns)

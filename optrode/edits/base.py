@@ -1,0 +1,263 @@
+"""Edits: changes to activations that can be combined, scaled, saved and taken away without trace.
+
+Algebra, with e(h) the new activation: `e * s` is h + s (e(h) - h); `e1 + e2` adds changes taken from the same h;
+`e1 >> e2` applies one after the other; strength 0 installs nothing. Where edits sit at different sites, each acts at
+its own.
+
+An edit has one of four kinds. `site` edits are pure functions of one activation and are defined here; `prefix` edits
+add tokens (see `prefix.py`); `adapter` edits change weights and `policy` edits own the decode loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from ..errors import NotSupported
+from ..positions import Positions
+from .operators import Operator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+class Places(Protocol):
+    """What the engine tells an edit about the activation at hand."""
+
+    def select(self, positions: Positions) -> tuple[Tensor | None, Tensor] | None:
+        """None if nothing is selected; else the mask ([example, token], or None for all) and the running numbers."""
+
+
+Change = Callable[["Tensor", Places], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an edit comes from: what it must meet again to be used."""
+
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    equations: dict[str, str] = field(default_factory=dict)
+    stream_norm: dict[str, float] = field(default_factory=dict)
+    start_token: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Base of all edits."""
+
+    kind: ClassVar[str] = ""
+
+    def __mul__(self, strength: float) -> Edit:
+        raise NotSupported(f"a {self.kind} edit has no strength: use it as it is or not at all")
+
+    def __rmul__(self, strength: float) -> Edit:
+        return self * strength
+
+    def __neg__(self) -> Edit:
+        return self * -1
+
+    def __add__(self, other: Edit) -> Edit:
+        raise NotSupported(
+            f"a {self.kind} edit cannot be added to another: enter both with model.edited, one in the other"
+        )
+
+    def __rshift__(self, other: Edit) -> Edit:
+        raise NotSupported(f"a {self.kind} edit cannot be chained: enter both with model.edited, one in the other")
+
+    def __sub__(self, other: Edit) -> Edit:
+        return self + -other
+
+    def save(self, path: str | Path) -> Path:
+        """Write the edit to one safetensors file. See `optrode.load_edit`."""
+        from .file import save
+
+        return save(self, path)
+
+
+@dataclass(frozen=True, eq=False)
+class SiteEditBase(Edit):
+    """Base of edits that are pure functions of one activation."""
+
+    kind: ClassVar[str] = "site"
+
+    def patterns(self) -> list[str]:
+        """The site patterns of all parts, in order."""
+        raise NotImplementedError
+
+    def at(self, address: str, matches: Callable[[str, str], bool]) -> Change | None:
+        """What happens at `address`, or None. `matches(pattern, address)` is the model's own matcher."""
+        raise NotImplementedError
+
+    def leaves(self) -> list[SiteEdit]:
+        raise NotImplementedError
+
+    def with_provenance(self, provenance: Provenance) -> SiteEditBase:
+        raise NotImplementedError
+
+    def __add__(self, other: Edit) -> Edit:
+        if not isinstance(other, SiteEditBase):
+            raise NotSupported(f"a site edit and a {other.kind} edit cannot be added: enter both with model.edited")
+        return Sum((*_parts(self, Sum), *_parts(other, Sum)))
+
+    def __rshift__(self, other: Edit) -> Edit:
+        if not isinstance(other, SiteEditBase):
+            raise NotSupported(f"a site edit and a {other.kind} edit cannot be chained: enter both with model.edited")
+        return Chain((*_parts(self, Chain), *_parts(other, Chain)))
+
+
+@dataclass(frozen=True, eq=False)
+class SiteEdit(SiteEditBase):
+    """One operator at the sites that a pattern selects.
+
+    `features` and `heads` narrow it to some coordinates of the last axis, or some heads of a site that has heads.
+    `unit` says what a strength of 1 means: `operator` (as fitted) or `stream` (the operator's change is one median
+    norm of the stream at that site; see `in_stream_units`).
+    """
+
+    site: str
+    operator: Operator
+    positions: Positions = field(default_factory=Positions)
+    strength: float = 1.0
+    features: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    unit: str = "operator"
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __mul__(self, strength: float) -> SiteEdit:
+        return replace(self, strength=self.strength * float(strength))
+
+    def patterns(self) -> list[str]:
+        return [self.site]
+
+    def leaves(self) -> list[SiteEdit]:
+        return [self]
+
+    def with_provenance(self, provenance: Provenance) -> SiteEdit:
+        return replace(self, provenance=provenance)
+
+    def at(self, address: str, matches: Callable[[str, str], bool]) -> Change | None:
+        if self.strength == 0 or not matches(self.site, address):
+            return None
+        return _LeafChange(self)
+
+
+class _LeafChange:
+    """Applies one leaf to a whole activation; keeps the operator's tensors on the device they are needed on."""
+
+    def __init__(self, edit: SiteEdit):
+        self.edit = edit
+        self._operator = edit.operator
+        self._at: tuple[Any, Any] | None = None
+
+    def __call__(self, h: Tensor, places: Places) -> Tensor:
+        chosen = places.select(self.edit.positions)
+        if chosen is None:
+            return h
+        mask, index = chosen
+        if self._at != (h.device, h.dtype):
+            self._operator, self._at = self.edit.operator.to(h.device, h.dtype), (h.device, h.dtype)
+        if mask is None:
+            return self._on(h, index)
+        new = h.clone()
+        new[mask] = self._on(h[mask], index[mask])
+        return new
+
+    def _on(self, h: Tensor, index: Tensor) -> Tensor:
+        features, heads = self.edit.features, self.edit.heads
+        if features is None and heads is None:
+            return self._apply(h, index)
+        new = h.clone()
+        if heads is not None:
+            part = h[..., list(heads), :]
+            if features is None:
+                new[..., list(heads), :] = self._apply(part, index)
+            else:
+                part = part.clone()
+                part[..., list(features)] = self._apply(part[..., list(features)], index)
+                new[..., list(heads), :] = part
+        else:
+            assert features is not None
+            new[..., list(features)] = self._apply(h[..., list(features)], index)
+        return new
+
+    def _apply(self, h: Tensor, index: Tensor) -> Tensor:
+        strength = self.edit.strength
+        if strength == 1:
+            return self._operator(h, index)
+        return h + strength * self._operator.change(h, index)
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(SiteEditBase):
+    """Changes taken from the same activation and added."""
+
+    parts: tuple[SiteEditBase, ...]
+
+    def __mul__(self, strength: float) -> Sum:
+        return Sum(tuple(part * strength for part in self.parts))  # type: ignore[misc]
+
+    def patterns(self) -> list[str]:
+        return [pattern for part in self.parts for pattern in part.patterns()]
+
+    def leaves(self) -> list[SiteEdit]:
+        return [leaf for part in self.parts for leaf in part.leaves()]
+
+    def with_provenance(self, provenance: Provenance) -> Sum:
+        return Sum(tuple(part.with_provenance(provenance) for part in self.parts))
+
+    def at(self, address: str, matches: Callable[[str, str], bool]) -> Change | None:
+        changes = [change for part in self.parts if (change := part.at(address, matches)) is not None]
+        if len(changes) < 2:
+            return changes[0] if changes else None
+
+        def added(h: Tensor, places: Places) -> Tensor:
+            new = h
+            for change in changes:
+                new = new + (change(h, places) - h)
+            return new
+
+        return added
+
+
+@dataclass(frozen=True, eq=False)
+class Chain(SiteEditBase):
+    """One after the other: each part sees what the one before it left."""
+
+    parts: tuple[SiteEditBase, ...]
+    strength: float = 1.0
+
+    def __mul__(self, strength: float) -> Chain:
+        return replace(self, strength=self.strength * float(strength))
+
+    def patterns(self) -> list[str]:
+        return [pattern for part in self.parts for pattern in part.patterns()]
+
+    def leaves(self) -> list[SiteEdit]:
+        return [leaf for part in self.parts for leaf in part.leaves()]
+
+    def with_provenance(self, provenance: Provenance) -> Chain:
+        return replace(self, parts=tuple(part.with_provenance(provenance) for part in self.parts))
+
+    def at(self, address: str, matches: Callable[[str, str], bool]) -> Change | None:
+        changes = [change for part in self.parts if (change := part.at(address, matches)) is not None]
+        if not changes or self.strength == 0:
+            return None
+
+        def chained(h: Tensor, places: Places) -> Tensor:
+            new = h
+            for change in changes:
+                new = change(new, places)
+            return new if self.strength == 1 else h + self.strength * (new - h)
+
+        return chained
+
+
+def _parts(edit: SiteEditBase, kind: type) -> tuple[SiteEditBase, ...]:
+    """Flatten nested sums and unscaled chains, so that files and messages stay short."""
+    if isinstance(edit, kind) and getattr(edit, "strength", 1.0) == 1.0:
+        return edit.parts  # type: ignore[attr-defined]
+    return (edit,)

@@ -1,0 +1,179 @@
+"""The `.edit` file: one safetensors file whose metadata says everything that its tensors need to be used rightly.
+
+Metadata `optrode` is JSON: format and library version, kind, the tree of operations with sites, positions, strength
+and unit, and the provenance (fingerprint of the model, recipe with its hash, site equations, stream norms, start-token
+policy). Loading reads JSON and tensors; no code is run, and anything unknown is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BadFile, MissingFile, NotSupported
+from ..home import written_whole
+from ..positions import Positions
+from ..version import __version__
+from .base import Chain, Edit, Provenance, SiteEdit, SiteEditBase, Sum
+from .operators import SAVEABLE, refuse_unsaveable
+from .prefix import PrefixEdit
+
+FORMAT = "optrode.edit/1"
+
+
+def save(edit: Edit, path: str | Path) -> Path:
+    """Write an edit; the file is whole or absent. Raises `NotSupported` for edits that hold code."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    tensors: dict[str, Tensor] = {}
+    described = {"format": FORMAT, "version": __version__, "kind": edit.kind, "edit": _describe(edit, "edit", tensors)}
+    # A file without any tensor is not a valid safetensors file for every reader.
+    tensors = tensors or {"empty": torch.zeros(1)}
+    with written_whole(path) as aside:
+        save_file(tensors, aside, metadata={"optrode": json.dumps(described, sort_keys=True)})
+    return path
+
+
+def load_edit(path: str | Path) -> Edit:
+    """Read an edit that `Edit.save` wrote.
+
+    Raises `MissingFile`, and `BadFile` when the file is damaged, foreign or of a later format. Whether it fits a model
+    is decided when it is used: same weights, same architecture (a warning), another model (`WrongModel`).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile(f"there is no edit file '{path}': make one with edit.save or optrode fit")
+    described, tensors = _read(path)
+    if described.get("format") != FORMAT:
+        raise BadFile(
+            f"'{path.name}' has format {described.get('format')!r}, this version reads {FORMAT}: update optrode"
+        )
+    try:
+        return _build(described["edit"], tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as problem:
+        raise BadFile(f"'{path.name}' is damaged: {type(problem).__name__} at {problem}") from problem
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("optrode")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as problem:
+        raise BadFile(
+            f"'{path.name}' is no safetensors file or is damaged: {str(problem).splitlines()[0]}"
+        ) from problem
+    if text is None:
+        raise BadFile(f"'{path.name}' is a safetensors file but no edit: it has no optrode metadata")
+    try:
+        described = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as problem:
+        raise BadFile(f"'{path.name}' is damaged: its metadata is no JSON") from problem
+    if not isinstance(described, dict):
+        raise BadFile(f"'{path.name}' is damaged: its metadata is no object")
+    return described, tensors
+
+
+def recipe_hash(recipe: dict[str, Any]) -> str:
+    """Hash of a recipe, independent of the order of its entries."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+# Description: one function per kind of node, and its inverse --------------------------------------------------------
+
+
+def _describe(edit: Edit, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    if isinstance(edit, SiteEdit):
+        return _describe_leaf(edit, name, tensors)
+    if isinstance(edit, Sum | Chain):
+        node = {
+            "node": "sum" if isinstance(edit, Sum) else "chain",
+            "parts": [_describe(part, f"{name}.{number}", tensors) for number, part in enumerate(edit.parts)],
+        }
+        return node | ({"strength": edit.strength} if isinstance(edit, Chain) else {})
+    if isinstance(edit, PrefixEdit):
+        turns = [list(turn) for turn in edit.turns]
+        return {"node": "prefix", "system": edit.system, "turns": turns, "provenance": asdict(edit.provenance)}
+    raise NotSupported(f"an edit of kind '{edit.kind or type(edit).__name__}' cannot be saved")
+
+
+def _describe_leaf(edit: SiteEdit, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    refuse_unsaveable(edit.operator)
+    for field_name, tensor in edit.operator.tensors().items():
+        tensors[f"{name}.{field_name}"] = tensor.detach().cpu().contiguous().clone()
+    recipe = edit.provenance.recipe
+    return {
+        "node": "site",
+        "site": edit.site,
+        "operator": edit.operator.name,
+        "tensors": name,
+        "settings": edit.operator.settings(),
+        "positions": edit.positions.text,
+        "strength": edit.strength,
+        "unit": edit.unit,
+        "features": edit.features,
+        "heads": edit.heads,
+        "provenance": asdict(edit.provenance),
+        "recipe_hash": recipe_hash(recipe) if recipe else None,
+    }
+
+
+def _build(node: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
+    kind = node["node"]
+    if kind == "site":
+        return _build_leaf(node, tensors)
+    if kind in ("sum", "chain"):
+        parts = tuple(_site_part(_build(part, tensors)) for part in node["parts"])
+        return Sum(parts) if kind == "sum" else Chain(parts, _number(node["strength"]))
+    if kind == "prefix":
+        turns = tuple((str(role), str(content)) for role, content in node["turns"])
+        return PrefixEdit(str(node["system"]), turns, Provenance(**node["provenance"]))
+    raise ValueError(f"unknown node {kind!r}")
+
+
+def _site_part(edit: Edit) -> SiteEditBase:
+    if not isinstance(edit, SiteEditBase):
+        raise TypeError("a part that is no site edit")
+    return edit
+
+
+def _build_leaf(node: dict[str, Any], tensors: dict[str, Tensor]) -> SiteEdit:
+    operator = SAVEABLE[node["operator"]]
+    prefix = f"{node['tensors']}."
+    own = {key.removeprefix(prefix): value for key, value in tensors.items() if _is_own(key, prefix)}
+    provenance = Provenance(**node["provenance"])
+    if provenance.recipe and node.get("recipe_hash") != recipe_hash(provenance.recipe):
+        raise ValueError("the recipe, which does not match its hash")
+    return SiteEdit(
+        site=str(node["site"]),
+        operator=operator(**own, **{key: _number(value) for key, value in node["settings"].items()}),
+        positions=Positions(str(node["positions"])),
+        strength=_number(node["strength"]),
+        features=_integers(node["features"]),
+        heads=_integers(node["heads"]),
+        unit=str(node["unit"]),
+        provenance=provenance,
+    )
+
+
+def _is_own(key: str, prefix: str) -> bool:
+    return key.startswith(prefix) and "." not in key.removeprefix(prefix)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r}, which is no number")
+    return value
+
+
+def _integers(value: Any) -> tuple[int, ...] | None:
+    return None if value is None else tuple(int(item) for item in value)

@@ -1,0 +1,190 @@
+"""From prompts to a `Batch`: chat template, padding side, start token and token roles, decided in one place.
+
+A prompt is a text or a list of messages. With a chat model a text becomes one user message and goes through the
+model's own template; `template="raw"` leaves the template out. A conversation that ends with an assistant message is
+continued, not answered: that is how a reply is forced to begin in a certain way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .batches import Batch, Role
+from .errors import BadInput, NotSupported
+
+if TYPE_CHECKING:
+    from .host import Host
+
+Conversation = list[dict[str, str]]
+Prompt = str | Conversation
+_ROLES = {"system": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """A prompt as the text that is tokenised, with the character spans of its roles."""
+
+    text: str
+    spans: tuple[tuple[int, int, Role], ...]
+    instruction_end: int | None
+
+
+def template_of(host: Host, template: str | None) -> str:
+    """`chat` or `raw`: what was asked for, or `chat` exactly when the tokenizer has a chat template."""
+    if template is None:
+        return "chat" if host.is_chat else "raw"
+    if template not in ("chat", "raw"):
+        raise BadInput(f"template '{template}' is not known: use chat or raw")
+    if template == "chat" and not host.is_chat:
+        raise NotSupported(f"{host.name} has no chat template: use template='raw'")
+    return template
+
+
+def start_token_policy(host: Host, template: str | None = None) -> str:
+    """What stands at the start of every row, as recorded in edit files, such as `chat: <|im_start|>` or `raw: none`."""
+    kind = template_of(host, template)
+    first = encode(host, ["a"], template=kind).ids[0, 0]
+    token = host.tokenizer.convert_ids_to_tokens(int(first))
+    return f"{kind}: {token if int(first) in host.tokenizer.all_special_ids else 'none'}"
+
+
+def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt or many, as a list. Raises `BadInput` when there is none or one is of the wrong kind."""
+    if isinstance(prompts, str):
+        return [prompts]
+    listed: list[Any] = list(prompts)
+    if listed and isinstance(listed[0], dict):
+        return [prompts]  # type: ignore[list-item]
+    if not listed:
+        raise BadInput("no prompt was given: pass a text, a list of texts or a list of messages")
+    for prompt in listed:
+        if not isinstance(prompt, str) and not _is_conversation(prompt):
+            raise BadInput(
+                f"a prompt must be a text or a list of messages with role and content, not {type(prompt).__name__}"
+            )
+    return listed
+
+
+def encode(
+    host: Host, prompts: Prompt | Sequence[Prompt], *, template: str | None = None, system: str | None = None
+) -> Batch:
+    """Tokenise prompts into one padded batch.
+
+    `system` is put in front of each conversation as its system prompt. Decoders are padded on the left, encoders on
+    the right. Chat templates bring their own start token, so none is added on top; raw prompts get what the tokenizer
+    adds by itself. Raises `BadInput` for an empty list or a prompt without any token.
+    """
+    if host.tokenizer is None:
+        raise NotSupported(f"{host.name} has no tokenizer: pass tensors, as in op.read(model, {{'input_ids': ...}})")
+    kind = template_of(host, template)
+    if kind == "raw":
+        rendered = [_render_raw(prompt, system) for prompt in as_prompts(prompts)]
+    else:
+        rendered = [_render_chat(host, prompt, system) for prompt in as_prompts(prompts)]
+    encoded = host.tokenizer(
+        [item.text for item in rendered],
+        add_special_tokens=kind == "raw",
+        return_offsets_mapping=bool(getattr(host.tokenizer, "is_fast", False)),
+        return_attention_mask=False,
+    )
+    for row, ids in enumerate(encoded["input_ids"]):
+        if not ids:
+            raise BadInput(f"prompt {row} is empty after tokenising: give it some text")
+    offsets = encoded.get("offset_mapping") or [[(0, 0)] * len(ids) for ids in encoded["input_ids"]]
+    return _pad(host, rendered, encoded["input_ids"], offsets)
+
+
+def _is_conversation(prompt: Any) -> bool:
+    return (
+        isinstance(prompt, list)
+        and bool(prompt)
+        and all(isinstance(message, dict) and {"role", "content"} <= message.keys() for message in prompt)
+    )
+
+
+def _render_raw(prompt: Prompt, system: str | None) -> _Rendered:
+    if not isinstance(prompt, str):
+        raise BadInput("template='raw' takes texts, not messages: join the messages yourself or use template='chat'")
+    text = f"{system}\n{prompt}" if system else prompt
+    start = len(text) - len(prompt)
+    spans = ((0, start, Role.SYSTEM), (start, len(text), Role.TEXT))
+    return _Rendered(text, spans, None)
+
+
+def _render_chat(host: Host, prompt: Prompt, system: str | None) -> _Rendered:
+    messages: Conversation = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    if system:
+        messages = [{"role": "system", "content": system}, *messages]
+    opened = messages[-1]["role"] == "assistant"
+    render = host.tokenizer.apply_chat_template
+    text = render(messages, tokenize=False, add_generation_prompt=not opened, continue_final_message=opened)
+    return _Rendered(text, tuple(_message_spans(text, messages)), _instruction_end(render, text, messages))
+
+
+def _message_spans(text: str, messages: Conversation) -> list[tuple[int, int, Role]]:
+    """Where each message's content stands in the rendered text; templates may trim it."""
+    spans, cursor = [], 0
+    for message in messages:
+        content = message["content"]
+        start = text.find(content, cursor)
+        if start < 0:
+            content = content.strip()
+            start = text.find(content, cursor)
+        if start >= 0 and content:
+            cursor = start + len(content)
+            spans.append((start, cursor, _ROLES.get(message["role"], Role.TEMPLATE)))
+    return spans
+
+
+def _instruction_end(render: Any, text: str, messages: Conversation) -> int | None:
+    """Number of characters up to the end of the last user turn, its closing mark included."""
+    users = [index for index, message in enumerate(messages) if message["role"] == "user"]
+    if not users:
+        return None
+    before = render(messages[: users[-1] + 1], tokenize=False, add_generation_prompt=False)
+    if text.startswith(before):
+        return len(before)
+    content = messages[users[-1]]["content"].strip()
+    return text.rfind(content) + len(content)
+
+
+def _pad(host: Host, rendered: list[_Rendered], ids: list[list[int]], offsets: list[Any]) -> Batch:
+    width = max(map(len, ids))
+    shape = (len(ids), width)
+    pad = host.tokenizer.pad_token_id
+    if pad is None:
+        pad = host.tokenizer.eos_token_id or 0
+    special_ids = torch.tensor(sorted(host.tokenizer.all_special_ids), dtype=torch.long)
+    out_ids = torch.full(shape, pad, dtype=torch.long)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    roles = torch.zeros(shape, dtype=torch.int8)
+    spans = torch.zeros((*shape, 2), dtype=torch.long)
+    ends = torch.full((len(ids),), width, dtype=torch.long)
+    for row, (item, tokens, places) in enumerate(zip(rendered, ids, offsets, strict=True)):
+        columns = slice(width - len(tokens), width) if host.causal else slice(0, len(tokens))
+        out_ids[row, columns] = torch.tensor(tokens)
+        mask[row, columns] = True
+        place = torch.tensor(places, dtype=torch.long).reshape(-1, 2)
+        spans[row, columns] = place
+        roles[row, columns] = _roles(item, place)
+        if item.instruction_end is not None:
+            after = (place[:, 0] >= item.instruction_end).nonzero()
+            ends[row] = (columns.start + int(after[0])) if len(after) else columns.stop
+        else:
+            ends[row] = columns.stop
+    special = torch.isin(out_ids, special_ids) & mask
+    return Batch(out_ids, mask, roles, special, ends, tuple(item.text for item in rendered), spans)
+
+
+def _roles(item: _Rendered, place: torch.Tensor) -> torch.Tensor:
+    """The role of the span that a token starts in; the template's own text has none of the others."""
+    roles = torch.full((len(place),), int(Role.TEMPLATE), dtype=torch.int8)
+    # A token such as " word" may begin one character before its span, so it is placed by its last character.
+    last = place[:, 1] - 1
+    for start, end, role in item.spans:
+        roles[(last >= start) & (last < end) & (place[:, 1] > place[:, 0])] = int(role)
+    return roles

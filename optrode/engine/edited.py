@@ -1,0 +1,171 @@
+"""`with model.edited(edit) as receipt:` installs edits for the current context and says what they did."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+
+from ..edits.base import Edit, SiteEdit, SiteEditBase
+from ..edits.prefix import PrefixEdit
+from ..errors import EditDidNothing, NotFinite, NotSupported, WrongModel, WrongShape
+from ..host import Host, SiteInfo
+from ..sites import parse
+from .receipt import Receipt, SiteReceipt
+from .session import Session
+from .transformers_names import is_compiled
+
+# Prefix edits of the context, outermost first, each with its receipt.
+PREFIXES: ContextVar[tuple[tuple[Host, PrefixEdit, Receipt], ...]] = ContextVar("optrode_prefixes", default=())
+
+# Sites that hold the stream or a part of it: their width is known before any forward.
+_STREAM = ("in", "out", "mid", "attn.in", "attn.out", "mlp.in", "mlp.out", "embed", "final")
+
+
+@contextmanager
+def edited(host: Host, *edits: Edit) -> Iterator[Receipt]:
+    """Edits of any kind, active in this context until the block ends; later ones see what earlier ones left.
+
+    Raises `UnknownSite`, `WrongModel` and `WrongShape` before anything runs; `EditDidNothing` at the end of the block
+    when an edit never fired or selected no position; `NotFinite` when it made NaN or infinity. An edit of strength 0
+    installs nothing, so that the network stays bit-equal.
+    """
+    if not edits:
+        raise EditDidNothing("no edit was given: pass at least one to model.edited")
+    with ExitStack() as stack:
+        receipts = [stack.enter_context(_enter(host, edit)) for edit in edits]
+        if len(receipts) == 1:
+            yield receipts[0]
+        else:
+            merged = Receipt()
+            merged.sites = {
+                f"{number}: {name}": site
+                for number, receipt in enumerate(receipts)
+                for name, site in receipt.sites.items()
+            }
+            yield merged
+            merged.forwards = max(receipt.forwards for receipt in receipts)
+            merged.layers_run, merged.layers_skipped = receipts[-1].layers_run, receipts[-1].layers_skipped
+            merged.notes = [note for receipt in receipts for note in receipt.notes]
+
+
+def _enter(host: Host, edit: Edit):  # type: ignore[no-untyped-def]
+    if isinstance(edit, SiteEditBase):
+        return _site_edit(host, edit)
+    if isinstance(edit, PrefixEdit):
+        return _prefix_edit(host, edit)
+    raise NotSupported(
+        f"edits of kind '{edit.kind or type(edit).__name__}' cannot be entered: use a site or prefix edit"
+    )
+
+
+@contextmanager
+def _prefix_edit(host: Host, edit: PrefixEdit) -> Iterator[Receipt]:
+    if not host.is_chat and edit.turns:
+        raise NotSupported(
+            f"{host.name} has no chat template, so example turns cannot be put in front: use a system text"
+        )
+    receipt = Receipt(sites={"prefix": SiteReceipt("prefix")})
+    token = PREFIXES.set((*PREFIXES.get(), (host, edit, receipt)))
+    try:
+        yield receipt
+    finally:
+        PREFIXES.reset(token)
+    if not receipt.calls:
+        raise EditDidNothing("the prefix edit never fired: no prompt was encoded inside the block")
+
+
+@contextmanager
+def _site_edit(host: Host, edit: SiteEditBase) -> Iterator[Receipt]:
+    if is_compiled(host.module):
+        raise NotSupported(
+            f"{host.name} is compiled, where hooks added later are ignored: edit the model before torch.compile"
+        )
+    session = bind(host, edit)
+    if not session.edits:
+        session.receipt.note("strength 0: nothing was installed")
+        yield session.receipt
+        return
+    with session.active():
+        yield session.receipt
+    judge(edit, session.receipt, host)
+
+
+def bind(host: Host, edit: SiteEditBase) -> Session:
+    """The session of an edit on a network: every matched site with its change. Runs nothing."""
+    _check_model(host, edit)
+    session = Session(host)
+    sites: dict[str, SiteInfo] = {}
+    for leaf in edit.leaves():
+        for site in host.match(leaf.site):
+            _check_width(host, leaf, site)
+            sites[site.address] = site
+
+    def matches(pattern: str, address: str) -> bool:
+        if address.startswith("module:"):
+            return pattern.startswith("module:") and any(site.address == address for site in host.match(pattern))
+        return parse(pattern).matches(address, host.layers)
+
+    for site in sorted(sites.values(), key=lambda found: found.rank or (host.layers + 2, 0)):
+        change = edit.at(site.address, matches)
+        if change is not None:
+            receipt = SiteReceipt(site.address)
+            session.receipt.sites[site.address] = receipt
+            session.add_edit(site, change, receipt)
+    return session
+
+
+def judge(edit: SiteEditBase, receipt: Receipt, host: Host) -> None:
+    """Raise where an edit silently did nothing, or did something that is no number."""
+    for site in receipt.sites.values():
+        if site.calls and not site.finite:
+            raise NotFinite(
+                f"the edit made NaN or infinity at {site.address}: lower its strength, or check the vector it adds"
+            )
+    if not receipt.forwards:
+        raise EditDidNothing("the edit never fired: no forward of the model ran inside the block")
+    for leaf in edit.leaves():
+        if leaf.strength == 0:
+            continue
+        own = [receipt.sites[site.address] for site in host.match(leaf.site) if site.address in receipt.sites]
+        if own and not any(site.calls for site in own):
+            raise EditDidNothing(
+                f"the edit at {leaf.site} never fired: the forwards stopped after {receipt.layers_run} layers, "
+                "before its site, or the network does not call that module"
+            )
+        if own and not any(site.selected for site in own):
+            raise EditDidNothing(
+                f"the edit at {leaf.site} touched no position: '{leaf.positions}' selected nothing in these inputs"
+            )
+
+
+def _check_model(host: Host, edit: SiteEditBase) -> None:
+    """Three answers: same weights, same architecture (warn), another model (refuse)."""
+    for leaf in edit.leaves():
+        wanted = leaf.provenance.fingerprint
+        if not wanted or wanted == host.fingerprint:
+            continue
+        if wanted.get("config") != host.fingerprint["config"]:
+            known = wanted.get("name", "another model")
+            raise WrongModel(
+                f"this edit was fitted on {known}, not on {host.name}: fit it here, or load the model it belongs to"
+            )
+        differs = " and ".join(key for key in ("tokenizer", "weights") if wanted.get(key) != host.fingerprint[key])
+        if differs:
+            warnings.warn(
+                f"this edit was fitted on a model like {host.name}, but with another {differs}: check its effect",
+                stacklevel=5,
+            )
+
+
+def _check_width(host: Host, leaf: SiteEdit, site: SiteInfo) -> None:
+    part = site.address.split(".", 2)[2] if site.address.startswith("layers.") else site.address
+    if part not in _STREAM or host.width is None or leaf.features is not None:
+        return
+    for name, tensor in leaf.operator.tensors().items():
+        if tensor.dim() and tensor.shape[-1] != host.width:
+            raise WrongShape(
+                f"the {name} of the edit has width {tensor.shape[-1]}, "
+                f"but {site.address} of {host.name} has {host.width}"
+            )

@@ -1,0 +1,151 @@
+"""Which positions of the forward at hand a selection means.
+
+Roles are known from the batch that `read` or `generate` encoded; a forward says only how many tokens went before (the
+length of the cache) and how many it brings. Columns up to the width of the batch are prompt, later ones were written.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..batches import Batch, Role
+from ..errors import NotSupported
+from ..host import Host
+from ..positions import Positions
+from .transformers_names import cache_length, cache_of
+
+# The batch that the engine's own read or generate is running, by network.
+RUNNING: ContextVar[tuple[Host, Batch] | None] = ContextVar("optrode_running_batch", default=None)
+
+
+class Forward:
+    """One forward of the base network: its batch, the first column it brings, and how many."""
+
+    def __init__(self, batch: Batch | None, rows: int, start: int, count: int):
+        self.batch = batch
+        self.rows = rows
+        self.start = start
+        self.count = count
+        self._chosen: dict[str, tuple[Tensor | None, Tensor] | None] = {}
+
+    @property
+    def decode(self) -> bool:
+        return self.start > 0
+
+    def select(self, positions: Positions, device: torch.device) -> tuple[Tensor | None, Tensor] | None:
+        """Mask [row, token] (None for all) and running numbers [row, token], or None where nothing is selected."""
+        if positions.text not in self._chosen:
+            self._chosen[positions.text] = self._select(positions, device)
+        return self._chosen[positions.text]
+
+    def _select(self, positions: Positions, device: torch.device) -> tuple[Tensor | None, Tensor] | None:
+        batch = self.batch
+        if batch is None:
+            if positions.text != "all":
+                raise NotSupported(
+                    f"positions '{positions}' need prompts given through op.read, generate or encode; "
+                    "this forward got bare tensors, where only 'all' has a meaning"
+                )
+            return None, torch.arange(self.count, device=device).expand(self.rows, -1)
+        stop = self.start + self.count
+        prompt_columns = max(0, min(stop, batch.width) - self.start)
+        written = self.count - prompt_columns
+        step = max(0, self.start - batch.width)
+        # A decode step is all or nothing for every row: no tensor has to be built.
+        if not prompt_columns:
+            flags = positions.in_generated(step, written)
+            if not any(flags):
+                return None
+            mask = None if all(flags) else torch.tensor(flags, device=device).expand(self.rows, -1)
+            return mask, torch.arange(step, step + written, device=device).expand(self.rows, -1)
+        return self._select_prompt(positions, batch, prompt_columns, written, step, device)
+
+    def _select_prompt(
+        self, positions: Positions, batch: Batch, columns: int, written: int, step: int, device: torch.device
+    ) -> tuple[Tensor | None, Tensor] | None:
+        if self.rows % len(batch):
+            raise NotSupported(
+                f"this forward has {self.rows} rows for a batch of {len(batch)} prompts: no whole multiple"
+            )
+        chosen = positions.in_prompt(batch).to(device)
+        index = (chosen.long().cumsum(-1) - 1).clamp(min=0)
+        part = slice(self.start, self.start + columns)
+        mask, index = chosen[:, part], index[:, part]
+        if written:
+            flags = torch.tensor(positions.in_generated(step, written), device=device).expand(len(mask), -1)
+            mask = torch.cat([mask, flags], -1)
+            index = torch.cat([index, torch.arange(step, step + written, device=device).expand(len(index), -1)], -1)
+        copies = self.rows // len(batch)
+        if copies > 1:
+            mask, index = mask.repeat_interleave(copies, 0), index.repeat_interleave(copies, 0)
+        if not bool(mask.any()):
+            return None
+        return (None if bool(mask.all()) else mask), index
+
+
+class Places:
+    """What an edit or a tap may ask about the activation at hand."""
+
+    def __init__(self, forward: Forward, tensor: Tensor, by_token: bool):
+        self._forward = forward
+        self._tensor = tensor
+        self._by_token = by_token
+        self.selected: int | Tensor = 0
+
+    def select(self, positions: Positions) -> tuple[Tensor | None, Tensor] | None:
+        device = self._tensor.device
+        chosen = self._forward.select(positions, device) if self._by_token else self._whole(positions)
+        if chosen is not None:
+            mask = chosen[0]
+            self.selected = self.selected + (chosen[1].numel() if mask is None else mask.sum())
+        return chosen
+
+    def _whole(self, positions: Positions) -> tuple[None, Tensor]:
+        """Activations without a token axis (pixels, patches, pooled vectors) are taken whole."""
+        if positions.text != "all":
+            raise NotSupported(f"positions '{positions}' have no meaning at a site without a token axis: use 'all'")
+        shape = self._tensor.shape[: max(1, self._tensor.dim() - 1)]
+        return None, torch.zeros(shape, dtype=torch.long, device=self._tensor.device)
+
+
+def forward_from_call(host: Host, args: tuple, kwargs: dict) -> Forward:
+    """What a call of the base network's forward brings, read from its arguments."""
+    main = _main_input(args, kwargs)
+    rows = main.shape[0] if main is not None and main.dim() else 1
+    by_token = host.tokenizer is not None or "input_ids" in host.accepts
+    if main is None or not by_token or main.dim() < 2:
+        return Forward(None, rows, 0, 1)
+    count = main.shape[1]
+    start = cache_length(cache_of(args, kwargs))
+    running = RUNNING.get()
+    if running is not None and running[0] is host:
+        return Forward(running[1], rows, start, count)
+    return Forward(_implied_batch(host, main, kwargs, start), rows, start, count)
+
+
+def _main_input(args: tuple, kwargs: dict) -> Tensor | None:
+    for name in ("input_ids", "inputs_embeds", "pixel_values"):
+        if isinstance(kwargs.get(name), Tensor):
+            return kwargs[name]
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+
+
+def _implied_batch(host: Host, main: Tensor, kwargs: dict[str, Any], start: int) -> Batch | None:
+    """The batch of a forward that the user called directly: all tokens are plain text, pads as the mask says.
+
+    Only for a first forward: later ones with a cache would need what this one knew.
+    """
+    if start or main.dim() != 2 or main.is_floating_point():
+        return None
+    mask = kwargs.get("attention_mask")
+    known = mask.bool() if isinstance(mask, Tensor) and mask.shape == main.shape else torch.ones_like(main).bool()
+    special_ids = getattr(host.tokenizer, "all_special_ids", [])
+    special = torch.isin(main, torch.tensor(special_ids, device=main.device, dtype=main.dtype)) & known
+    roles = torch.where(known, int(Role.TEXT), int(Role.PAD)).to(torch.int8)
+    ends = torch.full((len(main),), main.shape[1], device=main.device)
+    offsets = torch.zeros((*main.shape, 2), dtype=torch.long, device=main.device)
+    return Batch(main, known, roles, special, ends, ("",) * len(main), offsets)

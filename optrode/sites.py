@@ -1,0 +1,121 @@
+"""Addresses of activations: parse once, match many.
+
+An address names an activation by what it is, not by the module that happens to hold it: `layers.15.out` is the stream
+after block 15 on every architecture. A pattern selects several addresses:
+
+| pattern | selects |
+|---|---|
+| `layers.*.out` | every block |
+| `layers.3-7.out`, `layers.20-.out` | an inclusive range, an open one |
+| `layers.{1,4}.out`, `layers.2.{attn.heads,mlp.out}` | alternatives, as in a shell |
+| `layers.-1.out` | counted from the end |
+| `module:encoder.block.2`, `module:features.*:in` | any module's output or first input, by the model's own path |
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .errors import UnknownSite, did_you_mean
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_*?\-]+")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class SitePattern:
+    """A parsed pattern: an immutable recipe that is matched against the addresses of any model.
+
+    `alternatives` holds the segments of each brace-free spelling.
+    """
+
+    text: str
+    alternatives: tuple[tuple[str, ...], ...]
+    raw: bool
+
+    def matches(self, address: str, layers: int) -> bool:
+        """Whether `address` is selected in a model with `layers` blocks."""
+        if self.raw or address.startswith("module:"):
+            return self.raw and fnmatch.fnmatchcase(address, self.text)
+        parts = address.split(".")
+        return any(_fits(segments, parts, layers) for segments in self.alternatives)
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> SitePattern:
+    """Parse an address or pattern.
+
+    Raises `UnknownSite` when the text is no address at all (empty part, stray sign).
+
+    >>> parse("layers.3-7.out").matches("layers.5.out", layers=12)
+    True
+    >>> parse("layers.-1.{attn.heads,mlp.*}").matches("layers.11.mlp.hidden", layers=12)
+    True
+    """
+    text = text.strip()
+    if text.startswith("module:"):
+        return SitePattern(text, (), raw=True)
+    spellings = [tuple(spelling.split(".")) for spelling in _expand(text)]
+    if not all(_SEGMENT.fullmatch(segment) for segments in spellings for segment in segments):
+        raise UnknownSite(f"'{text}' is no site address: write one like layers.15.out, layers.*.mlp.out or module:PATH")
+    return SitePattern(text, tuple(spellings), raw=False)
+
+
+def select(patterns: str | Iterable[str], addresses: Sequence[str], layers: int) -> list[str]:
+    """The addresses that any of `patterns` selects, in the order of `addresses`.
+
+    Raises `UnknownSite` naming the nearest addresses when a pattern selects none.
+
+    >>> select("layers.*.out", ["embed", "layers.0.out", "layers.1.out"], 2)
+    ['layers.0.out', 'layers.1.out']
+    """
+    texts = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not texts:
+        raise UnknownSite("no site was asked for: name one like layers.15.out or layers.*.out")
+    chosen: set[str] = set()
+    for text in texts:
+        pattern = parse(text)
+        found = [address for address in addresses if pattern.matches(address, layers)]
+        if not found:
+            raise UnknownSite(f"site '{text}' is not in this model: {_hint(text, addresses, layers)}")
+        chosen.update(found)
+    return [address for address in addresses if address in chosen]
+
+
+def _hint(text: str, addresses: Sequence[str], layers: int) -> str:
+    index = re.match(r"layers\.(-?\d+)\.", text)
+    if index and layers and not -layers <= int(index[1]) < layers:
+        return f"it has layers 0 to {layers - 1}"
+    return did_you_mean(text, addresses)
+
+
+def _expand(text: str) -> list[str]:
+    """Every spelling that the braces stand for: `a.{b,c}` is `a.b` and `a.c`."""
+    braces = _BRACES.search(text)
+    if not braces:
+        return [text]
+    before, after = text[: braces.start()], text[braces.end() :]
+    return [spelling for choice in braces[1].split(",") for spelling in _expand(before + choice.strip() + after)]
+
+
+def _fits(segments: tuple[str, ...], parts: Sequence[str], layers: int) -> bool:
+    return len(segments) == len(parts) and all(
+        _accepts(segment, part, layers) for segment, part in zip(segments, parts, strict=True)
+    )
+
+
+def _accepts(segment: str, part: str, layers: int) -> bool:
+    if not part.isdigit():
+        return fnmatch.fnmatchcase(part, segment)
+    index = int(part)
+    if re.fullmatch(r"-?\d+", segment):
+        wanted = int(segment)
+        return index == (wanted + layers if wanted < 0 else wanted)
+    span = re.fullmatch(r"(\d+)-(\d*)", segment)
+    if span:
+        return int(span[1]) <= index <= (int(span[2]) if span[2] else layers - 1)
+    return fnmatch.fnmatchcase(part, segment)

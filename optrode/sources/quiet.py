@@ -1,0 +1,72 @@
+"""What is shown while a model loads: nothing of transformers' own, one status line of ours when it takes long."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Timer
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Switch off the log lines, warnings and progress bars of transformers; put the user's settings back at the end."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(), _no_gguf_bar():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _no_gguf_bar() -> Iterator[None]:
+    # The GGUF reader of transformers draws its bar with tqdm itself, out of reach of the switch that the others obey.
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    bar = getattr(reader, "tqdm", None)
+    if bar is None:
+        yield
+        return
+    reader.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
+
+
+@contextmanager
+def shown_when_slow(message: str, after: float = 2.0) -> Iterator[None]:
+    """A status line on stderr, shown only when the block runs longer than `after` seconds.
+
+    On a terminal it spins and vanishes at the end; elsewhere the message is printed once.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(stderr=True)
+    status = console.status(escape(message))
+
+    def show() -> None:
+        if console.is_terminal:
+            status.start()
+        else:
+            console.print(escape(message), highlight=False, soft_wrap=True)
+
+    timer = Timer(after, show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from optrode.home import written_whole
+from optrode.sources.files import made_once, one_line, sha256_of
+
+
+def test_hash_follows_the_content(tmp_path: Path):
+    path = tmp_path / "file"
+    for content in (b"", b"one", b"a longer one"):
+        path.write_bytes(content)
+        assert sha256_of(path) == hashlib.sha256(content).hexdigest()
+
+
+def test_several_at_once_make_it_once(own_home: Path):
+    made = []
+
+    def make(target: Path) -> None:
+        made.append(target)
+        with written_whole(target) as aside:
+            time.sleep(0.05)
+            aside.write_text("whole")
+
+    target = own_home / "things" / "thing"
+    with ThreadPoolExecutor(4) as pool:
+        texts = list(pool.map(lambda _: made_once(target, make).read_text(), range(8)))
+    assert texts == ["whole"] * 8
+    assert made == [target]
+
+
+def test_causes_are_cut_to_one_line():
+    assert one_line(ValueError("\n first \n second")) == "first"
+    assert one_line(ValueError()) == "ValueError"
+    assert len(one_line("x" * 1000)) == 200
