@@ -96,6 +96,7 @@ def bind(host: Host, edit: SiteEditBase) -> Session:
     """The session of an edit on a network: every matched site with its change. Runs nothing."""
     _check_model(host, edit)
     session = Session(host)
+    session.positions = [leaf.positions for leaf in edit.leaves() if leaf.strength != 0]
     sites: dict[str, SiteInfo] = {}
     for leaf in edit.leaves():
         for site in host.match(leaf.site):

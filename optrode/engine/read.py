@@ -15,12 +15,13 @@ from ..encoding import Prompt
 from ..errors import BadInput, NotSupported
 from ..host import Host, SiteInfo
 from ..positions import Positions
-from .hooks import ACTIVE
+from .hooks import ACTIVE, hooks_alone
 from .progress import track
 from .prompts import encode_edited
-from .resume import Residuals, can_resume, resumed
+from .resume import Residuals, checked, resumed
 from .run import Inputs, run
 from .session import Session, Tap
+from .transformers_names import cache_argument, cache_contents, cache_with, new_cache
 from .views import site_view
 
 # Tokens in one forward: large enough to keep two cores busy, small enough to stay in memory with any number of sites.
@@ -90,13 +91,20 @@ def read(
 
 
 def residuals(host: Host, batch: Batch, layers: Sequence[int]) -> Residuals:
-    """The stream at the input of some blocks, for `read` to resume from. One forward up to the last of them."""
-    wanted = [layer for layer in layers if 0 < layer < host.layers]
-    if not wanted:
-        return Residuals(batch, {})
-    acts = read(host, batch, [f"layers.{layer}.in" for layer in wanted], tokens_per_forward=batch.ids.numel())
-    at = {layer: acts[f"layers.{layer}.in"] for layer in wanted}
-    return Residuals(batch, at if can_resume(host, batch, at) else {})
+    """What `read` can resume from: the stream at the input of some blocks, and all keys and values.
+
+    One forward of the unedited network, whatever edits are active; the keys and values cost
+    2 x layers x tokens x width numbers of memory, fewer with grouped key heads.
+    """
+    session = Session(host)
+    taps = {k: Tap(host.table[f"layers.{k}.in"], None, keep_graph=False) for k in layers if 0 < k < host.layers}
+    for tap in taps.values():
+        session.add_tap(tap)
+    cache = new_cache() if host.causal and cache_argument(host.accepts) else None
+    with torch.no_grad(), hooks_alone(), session.active():
+        run(host, batch, head=False, cache=cache)
+    at = {layer: tap.value for layer, tap in taps.items() if tap.value is not None}
+    return checked(host, Residuals(batch, at, cache_contents(cache) if cache is not None else []))
 
 
 def _outside_base(site: SiteInfo) -> bool:
@@ -122,12 +130,20 @@ def _has_tokens(site: SiteInfo) -> bool:
     return not site.port.axes or "token" in site.port.axes
 
 
-def _one_forward(host: Host, batch: Batch, request: Request, first_layer: int = 0, residual: Any = None) -> Activations:
+def _one_forward(
+    host: Host,
+    batch: Batch,
+    request: Request,
+    first_layer: int = 0,
+    residual: Any = None,
+    cache: Any = None,
+    start: int = 0,
+) -> Activations:
     columns = _logit_columns(batch, request)
     session, taps = _session(host, request, few_logits=columns is not None)
     session.first_layer = first_layer
     with _grad_mode(request.grad), session.active(), resumed(host, first_layer, residual):
-        run(host, batch, head=request.head, columns=columns)
+        run(host, batch, head=request.head, columns=columns, cache=cache, start=start)
     _check(taps)
     if columns is not None:
         _restore_logits(taps, batch, columns, request)
@@ -155,7 +171,23 @@ def _read_resumed(host: Host, cached: Residuals, request: Request) -> Activation
     for site in request.sites:
         first = min(first, _needs_from(host, site))
     layer = cached.start(first)
-    return _one_forward(host, cached.batch, request, layer, cached.at.get(layer))
+    start = _first_column(cached, request)
+    residual = cached.at.get(layer)
+    if start <= 0:
+        return _one_forward(host, cached.batch, request, layer, residual)
+    residual = residual[:, start:] if residual is not None else None
+    return _one_forward(host, cached.batch, request, layer, residual, cache_with(cached.keys_values, start), start)
+
+
+def _first_column(cached: Residuals, request: Request) -> int:
+    """The first column that an active edit touches or that is wanted; those before it need not run again."""
+    if not cached.keys_values or request.positions is None or not all(_has_tokens(site) for site in request.sites):
+        return 0
+    touched = request.positions.in_prompt(cached.batch)
+    for session in ACTIVE.get():
+        for positions in session.positions:
+            touched = touched | positions.in_prompt(cached.batch)
+    return int(touched.any(0).int().argmax())
 
 
 def _needs_from(host: Host, site: SiteInfo) -> int:
@@ -215,15 +247,16 @@ def _gather(host: Host, batch: Batch | None, request: Request, taps: list[Tap], 
         assert tap.value is not None
         values[tap.site.address] = tap.value
         axes[tap.site.address] = _axes(tap.site, tap.value, request.positions is not None, single)
-    sources = {tap.site.address: (tap.source, _viewer(host, tap)) for tap in taps if tap.source is not None}
+    sources = {tap.site.address: (tap.source, _viewer(host, tap, session)) for tap in taps if tap.source is not None}
     return Activations(
         values, axes, batch, places, host.tokenizer,
         session.receipt.layers_run, session.receipt.layers_skipped, sources,
     )  # fmt: skip
 
 
-def _viewer(host: Host, tap: Tap) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: site_view(host, tap.site, gradient)
+def _viewer(host: Host, tap: Tap, session: Session) -> Callable[[Tensor], Tensor]:
+    rows = session.forward.rows if session.forward else 1
+    return lambda gradient: site_view(host, tap.site, gradient, rows)
 
 
 def _places(batch: Batch | None, positions: Positions | None) -> Tensor | None:

@@ -1,8 +1,10 @@
-"""Starting a forward in the middle: blocks below k answer with the residual that an earlier forward left.
+"""Starting a forward in the middle: blocks below k and columns before c answer with what an earlier forward left.
 
-A search over strengths at layer k changes nothing below k. `Residuals` keeps the stream at some block inputs; a
-read that is given them runs only the blocks from the first edited one on. Whether an architecture allows this is
-measured once per network, on the first use: where a resumed and a full forward differ, nothing is resumed.
+A search over strengths at layer k changes nothing below block k, and nothing before the first position that the edit
+touches. `Residuals` keeps the stream at some block inputs and the keys and values of all blocks; a read that is given
+them runs only the blocks from the first edited one on, and only the columns from the first edited one on. Whether an
+architecture allows this is measured once per network, on the first use: where a resumed and a full forward differ,
+nothing is resumed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from ..batches import Batch
 from ..host import Host
 from .hooks import hooks_alone
+from .transformers_names import cache_with
 
 _FROM: ContextVar[tuple[nn.Module, int, Tensor] | None] = ContextVar("optrode_resume_from", default=None)
 _LOCK = threading.Lock()
@@ -28,10 +31,15 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class Residuals:
-    """The stream of one batch at some block inputs: `at[k]` is [example, token, feature], what block k reads."""
+    """What one batch left behind in the unedited network.
+
+    `at[k]` is [example, token, feature], what block k reads; `keys_values` holds the keys and values of each block,
+    [example, head, token, feature], or nothing where columns cannot be skipped.
+    """
 
     batch: Batch
     at: dict[int, Tensor]
+    keys_values: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def start(self, first_edited: int) -> int:
         """The last cached block at or before `first_edited`; 0 where nothing is cached (a full forward)."""
@@ -95,44 +103,59 @@ def _restore(blocks: list[nn.Module]) -> None:
                     del block.__dict__["forward"]
 
 
-_CAN_RESUME: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+# Network -> whether blocks, and whether columns, can be resumed from.
+_CAN_RESUME: weakref.WeakKeyDictionary[nn.Module, tuple[bool, bool]] = weakref.WeakKeyDictionary()
 
 
-def can_resume(host: Host, batch: Batch, at: dict[int, Tensor]) -> bool:
-    """Whether a resumed forward equals a full one on this network, measured once with the rows at hand.
+def checked(host: Host, found: Residuals) -> Residuals:
+    """`found` without what this network cannot resume from, measured once per network on one row.
 
-    Compares the last block's output, resumed at every cached block of one row, with float tolerance.
+    Compares the last token of the last block's output with that of a full forward, with float tolerance: resumed at
+    every cached block, and with half of the columns taken from the keys and values.
     """
     if host.module not in _CAN_RESUME:
-        one = batch.pick([0])
-        _CAN_RESUME[host.module] = _probe(host, one, {layer: value[:1, -one.width :] for layer, value in at.items()})
-    return _CAN_RESUME[host.module]
+        _CAN_RESUME[host.module] = _probe(host, found)
+    layers, columns = _CAN_RESUME[host.module]
+    return Residuals(found.batch, found.at if layers else {}, found.keys_values if columns else [])
 
 
-def _probe(host: Host, batch: Batch, at: dict[int, Tensor]) -> bool:
-    last = f"layers.{host.layers - 1}.out"
-    full = _last_out(host, batch, last)
-    for layer, residual in at.items():
+def _probe(host: Host, found: Residuals) -> tuple[bool, bool]:
+    one = found.batch.pick([0])
+    part = slice(found.batch.width - one.width, None)
+    at = {layer: value[:1, part] for layer, value in found.at.items()}
+    kept = [(keys[:1, :, part], values[:1, :, part]) for keys, values in found.keys_values]
+    full = _last_out(host, one)
+    layers = bool(at) and all(_same(full, _tried(host, one, layer, residual)) for layer, residual in at.items())
+    half = one.width // 2
+    columns = bool(kept) and half > 0 and _same(full, _tried(host, one, 0, None, cache_with(kept, half), half))
+    return layers, columns
+
+
+def _same(full: Tensor, got: Tensor | None) -> bool:
+    return got is not None and bool((got - full).abs().max() <= 1e-4 * full.abs().max().clamp(min=1e-12))
+
+
+def _tried(
+    host: Host, one: Batch, layer: int, residual: Tensor | None, cache: Any = None, start: int = 0
+) -> Tensor | None:
+    """The last output of a resumed forward, or None where this network cannot run one."""
+    try:
         with resumed(host, layer, residual):
-            try:
-                got = _last_out(host, batch, last)
-            except (TypeError, AttributeError, RuntimeError):
-                return False
-        scale = full.abs().max().clamp(min=1e-12)
-        if got.shape != full.shape or not bool((got - full).abs().max() <= 1e-4 * scale):
-            return False
-    return True
+            return _last_out(host, one, cache, start)
+    except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
+        return None
 
 
-def _last_out(host: Host, batch: Batch, site: str) -> Tensor:
+def _last_out(host: Host, one: Batch, cache: Any = None, start: int = 0) -> Tensor:
+    """The last block's output at the last token of a one-row batch, [feature] float32, whatever edits are active."""
     from .run import run
     from .session import Session, Tap
 
     session = Session(host)
-    tap = Tap(host.table[site], None, keep_graph=False)
+    tap = Tap(host.table[f"layers.{host.layers - 1}.out"], None, keep_graph=False)
     session.add_tap(tap)
     session.stops = True
     with torch.no_grad(), hooks_alone(), session.active():
-        run(host, batch, head=False)
+        run(host, one, head=False, cache=cache, start=start)
     assert tap.value is not None
-    return tap.value.float()
+    return tap.value[0, -1].float()

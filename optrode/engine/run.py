@@ -14,7 +14,7 @@ from ..errors import BadInput
 from ..host import Host
 from .places import RUNNING
 from .session import StopForward
-from .transformers_names import keep_columns_argument
+from .transformers_names import cache_argument, keep_columns_argument
 
 Inputs = Batch | dict[str, Tensor] | Tensor
 
@@ -29,19 +29,26 @@ def running(host: Host, batch: Batch) -> Iterator[None]:
         RUNNING.reset(token)
 
 
-def run(host: Host, inputs: Inputs, *, head: bool, columns: Tensor | None = None) -> Any:
-    """One forward without KV cache. Returns the network's output, or None if a session ended it early.
+def run(
+    host: Host, inputs: Inputs, *, head: bool, columns: Tensor | None = None, cache: Any = None, start: int = 0
+) -> Any:
+    """One forward. Returns the network's output, or None if a session ended it early.
 
     `head=False` runs the base network alone; `columns` ([column] int64) limits logits to some columns where the
-    network can do that.
+    network can do that. No KV cache is made unless one is given; `start` columns are then taken from it.
     """
     module = host.module if head else host.base
     arguments = call_arguments(host, inputs)
     keep = keep_columns_argument(_accepts(module))
     if head and columns is not None and keep:
-        arguments[keep] = columns.to(host.device)
+        arguments[keep] = (columns - start).to(host.device)
     if "use_cache" in host.accepts:
-        arguments["use_cache"] = False
+        arguments["use_cache"] = cache is not None
+    if cache is not None:
+        arguments[cache_argument(host.accepts) or "cache"] = cache
+        for name in ("input_ids", "position_ids"):
+            if name in arguments:
+                arguments[name] = arguments[name][:, start:]
     knows = running(host, inputs) if isinstance(inputs, Batch) else nullcontext()
     with knows:
         try:

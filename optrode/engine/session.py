@@ -74,6 +74,7 @@ class Session:
         self.taps: dict[Point, list[Tap]] = {}
         self.edits: dict[Point, list[EditAction]] = {}
         self.residuals: dict[nn.Module, list[EditAction]] = {}
+        self.positions: list[Positions] = []
         self.stops = False
         self.first_layer = 0
         self.forward: Forward | None = None
@@ -157,11 +158,16 @@ class Session:
     def _apply(self, action: EditAction, tensor: Tensor) -> Tensor:
         site = action.site
         if site.adds_to is None:
-            new = self._changed(action, site_view(self.host, site, tensor))
-            return tensor if new is None else site_unview(site, tensor, new.to(tensor.dtype))
-        total = action.residual["in"] + tensor
+            new = self._changed(action, site_view(self.host, site, tensor, self._rows(tensor)))
+            return tensor if new is None else site_unview(self.host, site, tensor, new.to(tensor.dtype))
+        total = action.residual["in"] + site.scale * tensor
         new = self._changed(action, total)
-        return tensor if new is None else (tensor.to(new.dtype) + (new - total.to(new.dtype))).to(tensor.dtype)
+        if new is None:
+            return tensor
+        return (tensor.to(new.dtype) + (new - total.to(new.dtype)) / site.scale).to(tensor.dtype)
+
+    def _rows(self, tensor: Tensor) -> int:
+        return self.forward.rows if self.forward else tensor.shape[0]
 
     def _changed(self, action: EditAction, h: Tensor) -> Tensor | None:
         """The edited activation in the edit's own precision (float32 at least), or None where nothing was selected."""
@@ -187,7 +193,7 @@ class Session:
             if tap.keep_graph and torch.is_grad_enabled() and tensor.is_floating_point():
                 # With frozen weights nothing upstream asks for gradients: the graph begins here.
                 tap.source = tensor if tensor.requires_grad else tensor.requires_grad_(True)
-            h = site_view(self.host, tap.site, tensor)
+            h = site_view(self.host, tap.site, tensor, self._rows(tensor))
             tap.take(h, self._places(tap.site, h))
             self._waiting -= tap.fired == 1
         if self.stops and self._waiting == 0:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 # The cache argument: `past_key_values` up to 5.23, `cache` from 5.24 on.
 CACHE_ARGUMENTS = ("cache", "past_key_values")
@@ -24,6 +24,31 @@ def cache_of(args: tuple, kwargs: dict[str, Any]) -> Any:
 def cache_length(cache: Any) -> int:
     """Number of columns that the cache holds already."""
     return int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
+
+
+def new_cache() -> Any:
+    """An empty cache that keeps every column of every layer."""
+    from transformers import DynamicCache
+
+    return DynamicCache()
+
+
+def cache_argument(accepts: frozenset[str]) -> str | None:
+    """The name under which this network's forward takes its cache; None if it takes none."""
+    return next((name for name in CACHE_ARGUMENTS if name in accepts), None)
+
+
+def cache_contents(cache: Any) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of each layer, [example, head, column, feature]."""
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def cache_with(contents: list[tuple[Tensor, Tensor]], columns: int) -> Any:
+    """A cache that already holds the first `columns` columns of `contents`."""
+    cache = new_cache()
+    for layer, (keys, values) in enumerate(contents):
+        cache.update(keys[:, :, :columns], values[:, :, :columns], layer)
+    return cache
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,10 @@ from torch import Tensor
 
 from ..errors import NotSupported
 from ..host import Host, SiteInfo
+from ..layouts import Port
+
+# Where the outputs of transformers keep the activation.
+_NAMES = ("last_hidden_state", "logits")
 
 
 def first_tensor(value: Any, where: str) -> Tensor:
@@ -17,7 +22,7 @@ def first_tensor(value: Any, where: str) -> Tensor:
         return value
     if isinstance(value, tuple | list) and value and isinstance(value[0], Tensor):
         return value[0]
-    for name in ("last_hidden_state", "logits"):
+    for name in _NAMES:
         if isinstance(getattr(value, name, None), Tensor):
             return getattr(value, name)
     raise NotSupported(
@@ -26,36 +31,70 @@ def first_tensor(value: Any, where: str) -> Tensor:
 
 
 def put_first(value: Any, new: Tensor) -> Any:
-    """`value` with its activation replaced; tuples keep their other items."""
+    """`value` with its activation replaced; tuples and model outputs keep their other items."""
     if isinstance(value, Tensor):
         return new
     if type(value) in (tuple, list):
         return type(value)((new, *value[1:]))
+    for name in _NAMES:
+        if isinstance(value, Mapping) and isinstance(value.get(name), Tensor):
+            return type(value)(**{**value, name: new})
     raise NotSupported(f"an edit cannot write into a {type(value).__name__}: choose a module inside it")
 
 
-def site_view(host: Host, site: SiteInfo, tensor: Tensor) -> Tensor:
-    """The activation as the site's axes name it, the feature axis last. A view where torch can give one."""
+def site_view(host: Host, site: SiteInfo, tensor: Tensor, rows: int) -> Tensor:
+    """The activation as the site's axes name it, the feature axis last. A view where torch can give one.
+
+    `rows` is the number of examples in the forward, for modules that see examples and tokens as one axis.
+    """
     port = site.port
+    if port.flat:
+        tensor = tensor.unflatten(0, (rows, -1))
     if port.channels_first:
         tensor = tensor.movedim(1, -1)
     if port.part:
-        tensor = tensor.chunk(port.part[1], dim=-1)[port.part[0]]
+        tensor = _pieces(host, port, tensor)[port.part[0]]
     if port.heads and not port.headed:
         tensor = tensor.unflatten(-1, (host.head_counts()[port.heads], -1))
     return tensor
 
 
-def site_unview(site: SiteInfo, original: Tensor, new: Tensor) -> Tensor:
+def site_unview(host: Host, site: SiteInfo, original: Tensor, new: Tensor) -> Tensor:
     """The module's own tensor with the site's activation replaced by `new`."""
     port = site.port
     if port.heads and not port.headed:
         new = new.flatten(-2)
+    if port.flat:
+        new = new.flatten(0, 1)
     if port.part:
-        index, count = port.part
-        pieces = list(original.chunk(count, dim=-1))
-        pieces[index] = new
-        new = torch.cat(pieces, dim=-1)
+        pieces = _pieces(host, port, original)
+        pieces[port.part[0]] = new
+        new = _joined(host, port, pieces)
     if port.channels_first:
         new = new.movedim(-1, 1)
     return new
+
+
+def _pieces(host: Host, port: Port, tensor: Tensor) -> list[Tensor]:
+    """The parts of a fused projection, each [..., width of the part]."""
+    assert port.part is not None
+    if port.packing == "equal":
+        return list(tensor.chunk(port.part[1], dim=-1))
+    counts = host.head_counts()
+    query, key = counts["query"], counts["key"]
+    if port.packing == "heads":
+        size = tensor.shape[-1] // (query + 2 * key)
+        return list(tensor.split([query * size, key * size, key * size], dim=-1))
+    groups = tensor.unflatten(-1, (key, query // key + 2, -1)).split([query // key, 1, 1], dim=-2)
+    return [piece.flatten(-3) for piece in groups]
+
+
+def _joined(host: Host, port: Port, pieces: list[Tensor]) -> Tensor:
+    """The fused projection that consists of these parts."""
+    if port.packing != "groups":
+        return torch.cat(pieces, dim=-1)
+    counts = host.head_counts()
+    query, key = counts["query"], counts["key"]
+    sizes = (query // key, 1, 1)
+    groups = [piece.unflatten(-1, (key, size, -1)) for piece, size in zip(pieces, sizes, strict=True)]
+    return torch.cat(groups, dim=-2).flatten(-3)
