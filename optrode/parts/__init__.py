@@ -1,0 +1,1 @@
+"""What families share: the contract of a method, discovery, estimators, probes, judges, tuner, studies, run records."""

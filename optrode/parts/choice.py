@@ -1,0 +1,82 @@
+"""Forced choice: how much likelier a model finds continuations that show a behaviour than ones that oppose it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..data import Choice
+from ..engine.likelihood import next_token_logits, reply_logprobs
+from ..engine.read import residuals
+from ..errors import BadInput
+from ..model import Model
+from .pairs import conversation
+
+
+class ForcedChoice:
+    """A set of choices on one model, ready to be asked again under any edit.
+
+    The unedited run is kept (residuals at `layers`, keys and values), so that asking under an edit reruns only what it
+    can change. Prefix edits change the tokens themselves, so they ask anew: `ask(fresh=True)`.
+    """
+
+    def __init__(self, model: Model, choices: Sequence[Choice], layers: Sequence[int] = ()):
+        if not choices:
+            raise BadInput("there is no choice to ask: pass at least one")
+        self.model = model
+        self.choices = tuple(choices)
+        self._layers = tuple(layers)
+        words = [_single_tokens(model, choice) for choice in choices]
+        self._words = words if all(word is not None for word in words) else None
+        self._cached = residuals(model, model.encode(self._conversations()), self._layers)
+
+    @property
+    def groups(self) -> list[str]:
+        return [choice.group for choice in self.choices]
+
+    def ask(self, *, fresh: bool = False) -> Tensor:
+        """log sum p(showing) - log sum p(opposing) for each choice, in nats, [choice] float32, under active edits."""
+        inputs = self.model.encode(self._conversations()) if fresh else self._cached
+        if self._words is not None:
+            return self._by_word(next_token_logits(self.model, inputs))
+        return self._by_text(torch.stack([part.sum() for part in reply_logprobs(self.model, inputs)]))
+
+    def _conversations(self) -> list[list[dict[str, str]]]:
+        """One conversation per choice where one token decides, else one per continuation."""
+        if self._words is not None:
+            return [conversation(choice.prompt, choice.opening) for choice in self.choices]
+        return [
+            conversation(choice.prompt, choice.opening + text)
+            for choice in self.choices
+            for text in (*choice.positive, *choice.negative)
+        ]
+
+    def _by_word(self, logits: Tensor) -> Tensor:
+        assert self._words is not None
+        found = []
+        for row, word in zip(logits, self._words, strict=True):
+            assert word is not None
+            found.append(row[word[0]].logsumexp(0) - row[word[1]].logsumexp(0))
+        return torch.stack(found).cpu()
+
+    def _by_text(self, logprobs: Tensor) -> Tensor:
+        """The opening's own log-probability is the same in every continuation of a choice, so it cancels."""
+        found, start = [], 0
+        for choice in self.choices:
+            middle, end = start + len(choice.positive), start + len(choice.positive) + len(choice.negative)
+            found.append(logprobs[start:middle].logsumexp(0) - logprobs[middle:end].logsumexp(0))
+            start = end
+        return torch.stack(found).cpu()
+
+
+def _single_tokens(model: Model, choice: Choice) -> tuple[list[int], list[int]] | None:
+    """Token ids of both sides if each continuation is one token after the opening, else None."""
+    sides: list[list[int]] = []
+    for words in (choice.positive, choice.negative):
+        ids = [model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        if not choice.opening or any(len(word) != 1 for word in ids):
+            return None
+        sides.append([word[0] for word in ids])
+    return sides[0], sides[1]

@@ -1,0 +1,413 @@
+"""The steering protocol: every method fitted on the same pairs, tuned with the same trials, tested once.
+
+Fit, tune and test items share no subject. Layer and strength of each method are chosen on the tuning split, as the
+largest forced-choice effect whose damage to neutral text stays within the budget; the test split then gives the
+figures. Random directions go through the same search, so that their spread shows what searching alone finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..data import Behaviour, Pair, neutral_texts
+from ..edits.base import Edit
+from ..engine.progress import Steps
+from ..errors import BadInput
+from ..model import Model
+from ..parts.bench import Neutral, Written, distinct_bigrams, fluency, maybe_edited, rewrites_prompt, write_replies
+from ..parts.choice import ForcedChoice
+from ..parts.contrast import read_contrast
+from ..parts.discovery import find_method, methods_of
+from ..parts.judge import Judge, fit_judge
+from ..parts.pairs import conversation
+from ..parts.probe import accuracy_by_layer
+from ..parts.statistics import bootstrap_mean, bootstrap_ratio
+from ..parts.tuner import Tuned, tune
+from ..stats import massive_by_layer, stream_norms
+from .protocol import SteeringMethod
+from .verdict import describe_model, describe_protocol, headline, rank, search_entries, unsteered_row, warnings_of
+
+RANDOM_ID = "random-direction"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything a comparison uses. `layers` counts layers on offer, spread over the depth."""
+
+    name: str
+    pairs: int
+    tune: int
+    test: int
+    written: int
+    new_tokens: int
+    neutral: int
+    layers: int
+    strengths: tuple[float, ...]
+    random_directions: int = 20
+
+
+QUICK = Size(
+    "quick", pairs=60, tune=24, test=48, written=24, new_tokens=24, neutral=4, layers=4, strengths=(0.1, 0.2, 0.4)
+)
+FULL = Size(
+    "full",
+    pairs=240,
+    tune=72,
+    test=144,
+    written=72,
+    new_tokens=40,
+    neutral=12,
+    layers=8,
+    strengths=(0.05, 0.1, 0.2, 0.3, 0.4),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may set. `budget`: largest allowed perplexity ratio on neutral text.
+
+    `direction`: `for` or `against` the behaviour; `auto` takes the one that the model leans away from.
+    """
+
+    size: Size = QUICK
+    budget: float = 1.2
+    direction: str = "auto"
+    methods: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass
+class Candidate:
+    """A method on its way through the protocol."""
+
+    method: SteeringMethod
+    title: str
+    edits: dict[int, Edit]
+    seconds_fit: float
+    tuned: Tuned | None = None
+    seconds_tune: float = 0.0
+
+    @property
+    def edit(self) -> Edit:
+        """The chosen edit, at the chosen strength."""
+        if self.tuned is None:
+            return self.edits[-1]
+        return self.edits[self.tuned.best.layer] * self.tuned.best.strength
+
+
+class Bench:
+    """Everything that all candidates are measured with, prepared once on the unedited model."""
+
+    def __init__(self, model: Model, behaviour: Behaviour, settings: Settings, layers: list[int]):
+        size = settings.size
+        passages = neutral_texts(2 * size.neutral)
+        # An edit at a block's input resumes at that block, one at its output at the next.
+        resume_at = sorted({*layers, *(layer + 1 for layer in layers)})
+        self.model = model
+        self.behaviour = behaviour
+        self.tune = ForcedChoice(model, spread(behaviour.tune, size.tune), resume_at)
+        self.test = ForcedChoice(model, spread(behaviour.test, size.test), resume_at)
+        self.tune_neutral = Neutral(model, passages[: size.neutral], resume_at)
+        self.test_neutral = Neutral(model, passages[size.neutral :], resume_at)
+        self.judge: Judge = fit_judge(behaviour.judge)
+        self.written_choices = spread(behaviour.test, size.written)
+        self.new_tokens = size.new_tokens
+        self.base_tune = self.tune.ask().numpy()
+        self.base_test = self.test.ask().numpy()
+        self.base_written = write_replies(model, self.written_choices, None, new_tokens=size.new_tokens)
+        self.base_judged = self.judge(self.base_written.replies)
+        self.base_fluency = fluency(model, self.base_written)
+        self.sign = _sign(settings.direction, float(self.base_judged.mean()))
+
+    def effect(self, edit: Edit) -> float:
+        """Forced-choice shift on the tuning split, in the wanted direction, nats."""
+        return float(self.log_odds(edit, self.tune, self.base_tune).mean())
+
+    def damage(self, edit: Edit) -> float:
+        """Perplexity ratio on the tuning passages."""
+        return self.tune_neutral.perplexity_ratio(edit)
+
+    def log_odds(self, edit: Edit, asked: ForcedChoice, base: np.ndarray) -> np.ndarray:
+        with maybe_edited(self.model, edit):
+            return self.sign * (asked.ask(fresh=rewrites_prompt(edit)).numpy() - base)
+
+    def write(self, edit: Edit) -> Written:
+        return write_replies(self.model, self.written_choices, edit, new_tokens=self.new_tokens)
+
+    def shift(self, written: Written) -> np.ndarray:
+        """Judged shift of freely written replies, in the wanted direction, as a difference of probabilities."""
+        return self.sign * (self.judge(written.replies) - self.base_judged)
+
+
+def run(model: Model, behaviour: Behaviour, settings: Settings) -> tuple[dict[str, Any], Edit | None]:
+    """The comparison as plain data (see `optrode.report`), and the best fitted edit.
+
+    Raises `BadInput` when the behaviour is too small, and whatever a method raises.
+    """
+    size = settings.size
+    layers = offered_layers(model, size.layers)
+    fitted_on = replace(behaviour, fit=spread(behaviour.fit, size.pairs))
+    with Steps("comparing steering methods") as steps:
+        steps.at("measuring the unedited model")
+        bench = Bench(model, behaviour, settings, layers)
+        candidates = _fit_all(model, fitted_on, settings, layers, bench.sign, steps)
+        for candidate in steps.each(candidates, lambda found: f"tuning {found.title}"):
+            _tune(candidate, bench, settings)
+        rows = [
+            _test(candidate, bench, settings)
+            for candidate in steps.each(candidates, lambda found: f"testing {found.title}")
+        ]
+        control = _random_control(model, fitted_on, bench, settings, layers, steps)
+        steps.at("curves and probes")
+        dose = [point for candidate in candidates for point in _dose(candidate, bench, settings)]
+        about = _about_the_stream(model, fitted_on.fit, steps)
+    ranked = rank([*rows, *([control] if control else [])], bench.judge.trusted)
+    titles = {candidate.title: candidate for candidate in candidates}
+    best = next((titles[row["method"]].edit for row in ranked if row["kind"] == "method"), None)
+    result = {
+        "schema": "optrode.comparison/1",
+        "family": "steering",
+        "title": f"Steering {behaviour.name} in {model.name}",
+        "headline": headline(ranked, bench, settings),
+        "warnings": warnings_of(ranked, bench, settings),
+        "model": describe_model(model),
+        "data": {
+            "name": behaviour.name,
+            "description": behaviour.description,
+            "sizes": {"fit": len(fitted_on.fit), "tune": len(bench.tune.choices), "test": len(bench.test.choices)},
+        },
+        "protocol": describe_protocol(bench, settings, layers),
+        "rows": [*ranked, unsteered_row(bench)],
+        "search": [entry for candidate in candidates for entry in search_entries(candidate)],
+        "dose": dose,
+        **about,
+    }
+    return result, best
+
+
+# Preparing ------------------------------------------------------------------------------------------------------------
+
+
+def offered_layers(model: Model, count: int) -> list[int]:
+    """`count` layers evenly spread between a fifth and four fifths of the depth."""
+    if model.layers < 2:
+        raise BadInput(f"{model.name} has {model.layers} layers: steering needs a language model with a layout")
+    places = np.linspace(0.2, 0.8, count) * model.layers
+    return sorted({min(model.layers - 1, max(1, round(place))) for place in places})
+
+
+def spread(items: Sequence[Any], count: int) -> tuple[Any, ...]:
+    """At most `count` items, evenly spread, so that every group is represented."""
+    if count >= len(items):
+        return tuple(items)
+    return tuple(items[int(place)] for place in np.linspace(0, len(items) - 1, count).round())
+
+
+def _sign(direction: str, judged: float) -> int:
+    if direction not in ("auto", "for", "against"):
+        raise BadInput(f"direction '{direction}' is not known: use for, against or auto")
+    if direction == "auto":
+        return -1 if judged > 0.5 else 1
+    return 1 if direction == "for" else -1
+
+
+def _fit_all(
+    model: Model, behaviour: Behaviour, settings: Settings, layers: list[int], sign: int, steps: Steps
+) -> list[Candidate]:
+    found = []
+    for title, method in steps.each(chosen_methods(settings, sign), lambda item: f"fitting {item[0]}"):
+        started = steps.clock()
+        if method.role == "baseline":
+            if not behaviour.instructions[0 if sign > 0 else 1]:
+                continue
+            edits: dict[int, Edit] = {-1: method.fit(model, behaviour)}
+        else:
+            edits = {layer: edit * sign for layer, edit in method.fit_layers(model, behaviour, layers).items()}
+        found.append(Candidate(method, title, edits, steps.clock() - started))
+    return found
+
+
+def chosen_methods(settings: Settings, sign: int) -> list[tuple[str, SteeringMethod]]:
+    """Every method and baseline of the family (or those asked for), each variant that fits contrast replies as its own.
+
+    Raises `UnknownName` for a method that does not exist.
+    """
+    package = __package__ or "optrode.steering"
+    known = methods_of(package, str(_folder()))
+    wanted = settings.methods or tuple(found.id for found in known.values())
+    methods: list[tuple[str, SteeringMethod]] = []
+    for name in wanted:
+        kind = find_method(package, name)
+        if kind.id == RANDOM_ID:
+            continue
+        for variant in kind.variants():
+            methods.append((variant.label, variant.facing(sign)))
+    return methods
+
+
+def _folder() -> Any:
+    from pathlib import Path
+
+    return Path(__file__).parent
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+
+
+def _tune(candidate: Candidate, bench: Bench, settings: Settings, *, measure_all: bool = True) -> None:
+    if candidate.method.role == "baseline":
+        return
+    import time
+
+    started = time.perf_counter()
+    strengths = [strength * candidate.method.strength_scale for strength in settings.size.strengths]
+    candidate.tuned = tune(
+        candidate.edits, strengths, bench.effect, bench.damage, settings.budget, measure_all=measure_all
+    )
+    candidate.seconds_tune = time.perf_counter() - started
+
+
+def _test(candidate: Candidate, bench: Bench, settings: Settings) -> dict[str, Any]:
+    edit, best = candidate.edit, candidate.tuned.best if candidate.tuned else None
+    groups = bench.test.groups
+    written = bench.write(edit)
+    nll, kl = bench.test_neutral.measure(edit)
+    ratio = bootstrap_ratio(nll, bench.test_neutral.base_nll, seed=settings.seed)
+    shift = bench.shift(written)
+    return {
+        "method": candidate.title,
+        "id": candidate.method.id,
+        "kind": candidate.method.role,
+        "layer": best.layer if best else None,
+        "strength": best.strength if best else None,
+        "shift": bootstrap_mean(shift, groups=_groups(bench), seed=settings.seed).as_dict(),
+        "log_odds": bootstrap_mean(
+            bench.log_odds(edit, bench.test, bench.base_test), groups=groups, seed=settings.seed
+        ).as_dict(),
+        "perplexity_ratio": ratio.as_dict(),
+        "completion_perplexity_ratio": bootstrap_ratio(
+            fluency(bench.model, written), bench.base_fluency, seed=settings.seed
+        ).as_dict(),
+        "distinct_bigrams": round(distinct_bigrams(written.replies), 3),
+        "kl_neutral": bootstrap_mean(kl, seed=settings.seed).as_dict(),
+        "seconds_fit": round(candidate.seconds_fit, 2),
+        "seconds_tune": round(candidate.seconds_tune, 2),
+        "tokens_per_second": round(written.tokens / written.seconds, 1),
+        "within_budget": bool(best.within if best else ratio.value <= settings.budget),
+        "completions": _completions(bench, written),
+        "edit_file": None,
+    }
+
+
+def _groups(bench: Bench) -> list[str]:
+    return [choice.group for choice in bench.written_choices]
+
+
+def _completions(bench: Bench, written: Written, count: int = 3) -> list[dict[str, str]]:
+    step = max(1, len(written.prompts) // count)
+    return [
+        {"prompt": written.prompts[i], "unsteered": bench.base_written.replies[i], "steered": written.replies[i]}
+        for i in range(0, len(written.prompts), step)
+    ][:count]
+
+
+def _random_control(
+    model: Model, behaviour: Behaviour, bench: Bench, settings: Settings, layers: list[int], steps: Steps
+) -> dict[str, Any] | None:
+    """Random directions through the same search: one row whose spread is the luck of searching."""
+    if not settings.size.random_directions or (settings.methods and RANDOM_ID not in settings.methods):
+        return None
+    kind = find_method(__package__ or "optrode.steering", RANDOM_ID)
+    # The data only tells the stream's norm, so few pairs are enough.
+    few = replace(behaviour, fit=behaviour.fit[:8])
+    shifts, odds, seconds = [], [], 0.0
+    for number in steps.each(range(settings.size.random_directions), lambda n: f"random direction {n + 1}"):
+        method = kind(seed=1000 * settings.seed + number)
+        candidate = Candidate(method, method.label, method.fit_layers(model, few, layers), 0.0)
+        _tune(candidate, bench, settings, measure_all=False)
+        seconds += candidate.seconds_tune
+        shifts.append(float(bench.shift(bench.write(candidate.edit)).mean()))
+        odds.append(float(bench.log_odds(candidate.edit, bench.test, bench.base_test).mean()))
+    return {
+        "method": f"random direction ({len(shifts)})",
+        "id": RANDOM_ID,
+        "kind": "control",
+        "layer": None,
+        "strength": None,
+        "shift": _spread_interval(shifts),
+        "log_odds": _spread_interval(odds),
+        "perplexity_ratio": None,
+        "kl_neutral": None,
+        "seconds_fit": None,
+        "seconds_tune": round(seconds / len(shifts), 2),
+        "tokens_per_second": None,
+        "within_budget": True,
+        "completions": [],
+        "edit_file": None,
+        "spread": {**_quantiles(shifts), "best": max(shifts), "count": len(shifts), "values": shifts},
+        "spread_log_odds": {**_quantiles(odds), "best": max(odds), "count": len(odds), "values": odds},
+    }
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    p05, p50, p95 = np.quantile(values, [0.05, 0.5, 0.95])
+    return {"p05": float(p05), "p50": float(p50), "p95": float(p95)}
+
+
+def _spread_interval(values: Sequence[float]) -> dict[str, float]:
+    """Mean of the directions with their own 5th to 95th percentile: a spread, not an interval of the mean."""
+    found = _quantiles(values)
+    return {"value": float(np.mean(values)), "low": found["p05"], "high": found["p95"]}
+
+
+def _dose(candidate: Candidate, bench: Bench, settings: Settings) -> list[dict[str, Any]]:
+    """Effect and damage along strength at the chosen layer, on the test split."""
+    if candidate.tuned is None:
+        strengths: list[float | None] = [None]
+    else:
+        strengths = [strength * candidate.method.strength_scale for strength in settings.size.strengths]
+    points = []
+    for strength in strengths:
+        edit = (
+            candidate.edit
+            if strength is None or candidate.tuned is None
+            else (candidate.edits[candidate.tuned.best.layer] * strength)
+        )
+        odds = bench.log_odds(edit, bench.test, bench.base_test)
+        nll, kl = bench.test_neutral.measure(edit)
+        points.append(
+            {
+                "method": candidate.title,
+                "strength": strength,
+                "log_odds": bootstrap_mean(odds, groups=bench.test.groups, seed=settings.seed).as_dict(),
+                "shift": None,
+                "kl_neutral": bootstrap_mean(kl, seed=settings.seed).as_dict(),
+                "perplexity_ratio": bootstrap_ratio(nll, bench.test_neutral.base_nll, seed=settings.seed).as_dict(),
+            }
+        )
+    return points
+
+
+def _about_the_stream(model: Model, pairs: Sequence[Pair], steps: Steps) -> dict[str, Any]:
+    """Probe accuracy, norms and massive activations by layer, from the fit split."""
+    sites = [f"layers.{layer}.out" for layer in range(model.layers)]
+    contrast = read_contrast(
+        model,
+        [conversation(pair.prompt, pair.positive) for pair in pairs],
+        [conversation(pair.prompt, pair.negative) for pair in pairs],
+        sites,
+        groups=[pair.group for pair in pairs],
+    )
+    steps.at("probing every layer")
+    acts = model.read([conversation(pair.prompt, pair.positive) for pair in pairs[:8]], sites)
+    assert acts.batch is not None
+    mask = acts.batch.mask
+    return {
+        "probe_accuracy": accuracy_by_layer(contrast, sites),
+        "norms": [{"layer": layer, **stream_norms(acts[site], mask)} for layer, site in enumerate(sites)],
+        "massive": [asdict(found) for found in massive_by_layer(acts, per_layer=2)],
+    }

@@ -1,0 +1,120 @@
+"""What a steering method is: contrast pairs in, an edit out, at one site or at many layers from one read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..data import Behaviour, Pair
+from ..edits import SiteEdit, add
+from ..edits.base import Edit, Provenance, SiteEditBase, Sum
+from ..encoding import start_token_policy
+from ..model import Model
+from ..parts.contrast import Contrast, read_contrast
+from ..parts.method import Method
+from ..parts.pairs import as_pairs, conversation
+from ..parts.strength import in_stream_units
+
+
+@dataclass(frozen=True)
+class SteeringMethod(Method):
+    """Base of the family. `role` tells a table what a row is: method, baseline or control.
+
+    `layer_site` is the site that a search over layers varies; `strength_scale` multiplies the strengths that are tried,
+    for methods that touch so few positions that a share of the norm would be too little.
+    """
+
+    role: ClassVar[str] = "method"
+    layer_site: ClassVar[str] = "layers.{layer}.out"
+    strength_scale: ClassVar[float] = 1.0
+
+    @classmethod
+    def variants(cls) -> tuple[SteeringMethod, ...]:
+        """The settings that a comparison enters: one by default, several where published forms differ in kind."""
+        return (cls(),)
+
+    def facing(self, sign: int) -> SteeringMethod:
+        """The same method for (1) or against (-1) the behaviour; directions are turned by their strength instead."""
+        return self
+
+    @property
+    def label(self) -> str:
+        """What a table calls this setting of the method."""
+        return self.title
+
+    def fit(self, model: Model, data: Any) -> Edit:
+        """The edit as published, strength 1 in the method's own units."""
+        raise NotImplementedError
+
+    def fit_layers(self, model: Model, behaviour: Behaviour, layers: Sequence[int]) -> dict[int, Edit]:
+        """One edit per layer whose strength is a share of the stream's norm; the sign points to the behaviour."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class DirectionMethod(SteeringMethod):
+    """Methods that estimate one direction from contrast activations and add it.
+
+    A method gives `direction` (rows to vector) and may change `conversations` (how a pair becomes two prompts).
+    """
+
+    site: str = "layers.15.out"
+    positions: str = "after_instruction"
+
+    def direction(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """[pair, width] of both sides -> [width], pointing from negative to positive."""
+        raise NotImplementedError
+
+    def conversations(self, pairs: Sequence[Pair]) -> tuple[list[Any], list[Any]]:
+        """Prompts that show and oppose the behaviour; each is read at its last token."""
+        return (
+            [conversation(pair.prompt, pair.positive) for pair in pairs],
+            [conversation(pair.prompt, pair.negative) for pair in pairs],
+        )
+
+    def contrast(self, model: Model, data: Any, sites: str | Sequence[str]) -> Contrast:
+        """Read the method's prompts at sites. Raises `BadInput` for empty or one-class data."""
+        pairs = as_pairs(data)
+        positive, negative = self.conversations(pairs)
+        return read_contrast(model, positive, negative, sites, groups=[pair.group for pair in pairs])
+
+    def edit_at(self, model: Model, contrast: Contrast, site: str) -> SiteEditBase:
+        """The edit at one site that was read: an addition; overridden by methods that do more."""
+        vector = self.direction(*contrast.at(site))
+        return self.signed(model, add(site, vector, self.positions), contrast.norm[site])
+
+    def signed(self, model: Model, edit: SiteEdit, norm: float) -> SiteEdit:
+        """The edit with its provenance: model, recipe, equation of the site, norm of the stream there."""
+        site = model.match(edit.site)[0]
+        provenance = Provenance(
+            fingerprint={"name": model.name, **model.fingerprint},
+            recipe=self.recipe(),
+            equations={site.address: site.equation},
+            stream_norm={site.address: norm},
+            start_token=start_token_policy(model),
+        )
+        return replace(edit, provenance=provenance)
+
+    def fit(self, model: Model, data: Any) -> Edit:
+        """Pairs (or a `Behaviour`) -> an edit at every site that `site` selects.
+
+        Raises `UnknownSite`, `BadInput` (empty or one-class data), `NotFinite`. Cost: one forward per
+        conversation, up to the last site.
+        """
+        sites = [found.address for found in model.match(self.site)]
+        contrast = self.contrast(model, data, sites)
+        edits = tuple(self.edit_at(model, contrast, site) for site in sites)
+        return edits[0] if len(edits) == 1 else Sum(edits)
+
+    def fit_layers(self, model: Model, behaviour: Behaviour, layers: Sequence[int]) -> dict[int, Edit]:
+        sites = {layer: self.layer_site.format(layer=layer) for layer in layers}
+        contrast = self.contrast(model, behaviour, list(sites.values()))
+        return {layer: self.stream_edit(model, contrast, site) for layer, site in sites.items()}
+
+    def stream_edit(self, model: Model, contrast: Contrast, site: str) -> SiteEdit:
+        """The method's direction at one site, with a strength that is a share of the stream's norm."""
+        edit = add(site, self.direction(*contrast.at(site)), self.positions)
+        return in_stream_units(self.signed(model, edit, contrast.norm[site]), contrast.norm[site])
