@@ -52,6 +52,8 @@ def site_view(host: Host, site: SiteInfo, tensor: Tensor, rows: int) -> Tensor:
         tensor = tensor.unflatten(0, (rows, -1))
     if port.channels_first:
         tensor = tensor.movedim(1, -1)
+    if port.heads_first:
+        tensor = tensor.transpose(1, 2)
     if port.part:
         tensor = _pieces(host, port, tensor)[port.part[0]]
     if port.heads and not port.headed:
@@ -70,6 +72,8 @@ def site_unview(host: Host, site: SiteInfo, original: Tensor, new: Tensor) -> Te
         pieces = _pieces(host, port, original)
         pieces[port.part[0]] = new
         new = _joined(host, port, pieces)
+    if port.heads_first:
+        new = new.transpose(1, 2)
     if port.channels_first:
         new = new.movedim(-1, 1)
     return new

@@ -11,9 +11,9 @@ import pkgutil
 from functools import cache
 from typing import Any
 
-from .base import Layout, Port
+from .base import Equation, Layout, Port
 
-__all__ = ["Layout", "Port", "all_layouts", "find"]
+__all__ = ["Equation", "Layout", "Port", "all_layouts", "find"]
 
 
 @cache
@@ -23,9 +23,13 @@ def all_layouts() -> tuple[Layout, ...]:
 
 
 def find(module: Any) -> Layout | None:
-    """The layout of a network, by the model type of its config or by its class name; None if there is none."""
-    model_type = getattr(getattr(module, "config", None), "model_type", None)
+    """The layout of a network, by the model type of its config or by its class name; None if there is none.
+
+    Where a config chooses between kinds of blocks, the layout's variant for that choice.
+    """
+    config = getattr(module, "config", None)
+    model_type = getattr(config, "model_type", None)
     for layout in all_layouts():
         if model_type in layout.model_types or type(module).__name__ in layout.module_classes:
-            return layout
+            return layout.suited(config)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 TOKENS = ("example", "token", "feature")
 HEADS = ("example", "token", "head", "feature")
@@ -16,11 +17,13 @@ class Port:
 
     `module` is relative to the block (or to the base model, for sites outside the blocks); `side` is `in` (first
     input) or `out` (first output). `axes` name the axes as the user sees them, the feature axis last.
-    `part` (i, n) takes the i-th of n equal parts of the last axis (fused projections); `heads` splits it into the
-    `query` or `key` heads; `headed` says that the module's own tensor has a head axis already.
-    `channels_first` marks [example, channel, row, column] tensors.
+    `part` (i, n) takes the i-th of n parts of the last axis (fused projections), packed as `packing` says: `equal`
+    parts side by side; `heads`: all query heads, then all key heads, then all value heads; `groups`: for each key head
+    its query heads, itself and its value head. `heads` splits the part into the `query` or `key` heads; `headed` says
+    that the module's own tensor has a head axis already, and `heads_first` that it stands before the token axis.
+    `channels_first` marks [example, channel, row, column] tensors, `flat` [example * token, feature] ones.
     `adds_to` marks an activation that is the sum of the block's input and another port's output and cannot be written
-    where it is read: a change is added to that port instead.
+    where it is read: a change is added to that port instead, divided by the scale that the equation gives it.
     """
 
     module: str
@@ -28,22 +31,33 @@ class Port:
     says: str
     axes: tuple[str, ...] = TOKENS
     part: tuple[int, int] | None = None
+    packing: str = "equal"
     heads: str | None = None
     headed: bool = False
+    heads_first: bool = False
     channels_first: bool = False
+    flat: bool = False
     adds_to: str | None = None
 
 
 @dataclass(frozen=True)
 class Equation:
-    """`norm(sum of terms) = result`, all sites of one block; `norm` is a module of the block or None."""
+    """`norm(sum of scaled terms) = result`, all sites of one block; `norm` is a module of the block or None.
+
+    `scale` gives a term the entry of the config that the block multiplies it with outside of any module. In a block
+    that lacks one of the sites (no skip connection, a parallel block's `mid`) the equation says nothing.
+
+    >>> str(Equation("mid", ("in", "attn.out"), scale={"attn.out": "residual_multiplier"}))
+    'mid = in + residual_multiplier * attn.out'
+    """
 
     result: str
     terms: tuple[str, ...]
     norm: str | None = None
+    scale: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        total = " + ".join(self.terms)
+        total = " + ".join(f"{self.scale[term]} * {term}" if term in self.scale else term for term in self.terms)
         return f"{self.result} = {f'{self.norm}({total})' if self.norm else total}"
 
 
@@ -53,7 +67,11 @@ class Layout:
 
     `blocks` is the path of the list of blocks below the base model. Dictionaries are in order of execution: the
     engine stops after the last port that a read needs. `outer_before` and `outer_after` are relative to the base
-    model, `head` (path and text) to the whole model.
+    model, `head` (path and text) to the whole model; a head with the path "" is the whole model's own output, for
+    logits that are scaled or capped outside of any module. `key_heads` is the number of key heads or the entry of the
+    config that holds it.
+    `when` names values that the config must have; `variants` are tried where it has others. A network that neither
+    fits has no layout, which is better than a wrong one.
     """
 
     name: str
@@ -66,3 +84,15 @@ class Layout:
     head: Port | None = None
     equations: tuple[Equation, ...] = ()
     causal: bool = True
+    key_heads: str | int = "num_key_value_heads"
+    when: dict[str, Any] = field(default_factory=dict)
+    variants: tuple[Layout, ...] = ()
+
+    def suited(self, config: Any) -> Layout | None:
+        """The layout itself or the first variant whose `when` the config meets; None if none does."""
+        return next((one for one in (self, *self.variants) if _meets(config, one.when)), None)
+
+
+def _meets(config: Any, wanted: dict[str, Any]) -> bool:
+    missing = object()
+    return all(getattr(config, name, missing) == value for name, value in wanted.items())

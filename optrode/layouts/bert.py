@@ -1,10 +1,10 @@
-"""BERT: an encoder with LayerNorm after each addition, so that the stream itself is normed."""
+"""BERT and RoBERTa: encoders with LayerNorm after each addition, so that the stream itself is normed."""
 
 from .base import HEADS, VECTOR, Equation, Layout, Port
 
 LAYOUT = Layout(
     name="bert",
-    model_types=("bert",),
+    model_types=("bert", "roberta", "xlm-roberta"),
     blocks="encoder.layer",
     ports={
         "in": Port("", "in", "stream before the block; attention reads it as it is"),

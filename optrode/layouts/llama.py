@@ -21,7 +21,7 @@ BLOCK = {
 
 LAYOUT = Layout(
     name="llama",
-    model_types=("llama", "mistral", "qwen2", "smollm3"),
+    model_types=("llama", "mistral", "qwen2", "smollm3", "gemma"),
     blocks="layers",
     ports=BLOCK,
     outer_before={"embed": Port("embed_tokens", "out", "token embeddings")},

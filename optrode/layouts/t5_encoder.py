@@ -1,0 +1,54 @@
+"""The encoder of T5 alone: RMSNorm before each part, one position bias that the first block makes for all."""
+
+from dataclasses import replace
+
+from .base import HEADS, Equation, Layout, Port
+
+_SELF, _MLP = "layer.0", "layer.1"
+
+_BEFORE = {
+    "in": Port("", "in", "stream before the block"),
+    "attn.in": Port(f"{_SELF}.layer_norm", "out", "norm(in): what attention reads"),
+    "attn.q": Port(f"{_SELF}.SelfAttention.q", "out", "queries", HEADS, heads="query"),
+    "attn.k": Port(f"{_SELF}.SelfAttention.k", "out", "keys", HEADS, heads="query"),
+    "attn.v": Port(f"{_SELF}.SelfAttention.v", "out", "values", HEADS, heads="query"),
+    "attn.heads": Port(f"{_SELF}.SelfAttention.o", "in", "pattern @ v of each head", HEADS, heads="query"),
+    "attn.out": Port(f"{_SELF}.SelfAttention", "out", "attention part: o(heads)"),
+    "mid": Port(_SELF, "out", "in + attn.out"),
+    "mlp.in": Port(f"{_MLP}.layer_norm", "out", "norm(mid): what the MLP reads"),
+}
+_AFTER = {
+    "mlp.out": Port(f"{_MLP}.DenseReluDense", "out", "MLP part: wo(hidden)"),
+    "out": Port("", "out", "mid + mlp.out"),
+}
+
+GATED = Layout(
+    name="t5_encoder",
+    module_classes=("T5EncoderModel",),
+    when={"is_gated_act": True},
+    blocks="encoder.block",
+    ports={
+        **_BEFORE,
+        "mlp.gate": Port(f"{_MLP}.DenseReluDense.wi_0", "out", "gate before the activation function"),
+        "mlp.up": Port(f"{_MLP}.DenseReluDense.wi_1", "out", "the other factor of the gated product"),
+        "mlp.hidden": Port(f"{_MLP}.DenseReluDense.wo", "in", "act(gate) * up: the MLP's neurons"),
+        **_AFTER,
+    },
+    outer_before={"embed": Port("encoder.embed_tokens", "out", "token embeddings")},
+    outer_after={"final": Port("encoder.final_layer_norm", "out", "norm(last out)")},
+    equations=(Equation("mid", ("in", "attn.out")), Equation("out", ("mid", "mlp.out"))),
+    causal=False,
+)
+
+PLAIN = replace(
+    GATED,
+    when={"is_gated_act": False},
+    ports={
+        **_BEFORE,
+        "mlp.up": Port(f"{_MLP}.DenseReluDense.wi", "out", "MLP before the activation function"),
+        "mlp.hidden": Port(f"{_MLP}.DenseReluDense.wo", "in", "act(up): the MLP's neurons"),
+        **_AFTER,
+    },
+)
+
+LAYOUT = replace(GATED, variants=(PLAIN,))

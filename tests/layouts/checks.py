@@ -1,0 +1,291 @@
+"""What every layout must hold, proved against a hand-written second forward of the block; and the arithmetic for that.
+
+A test file subclasses `LayoutChecks`, makes a tiny random network of the real class and writes the block down again in
+plain torch. In the hand-written block `at(name, tensor)` stands wherever a site is: it notes the tensor, and in the
+tests of writing it changes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import optrode
+from optrode import edits
+from optrode.engine.equations import measure
+from optrode.layouts import find
+
+At = Callable[[str, Tensor], Tensor]
+TOLERANCE = 1e-5
+ROWS, TOKENS, VOCABULARY = 2, 7, 50
+
+
+# Networks ------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
+    """The network in eval mode with every parameter and statistic random, so that nothing is zero or one by accident.
+
+    Matrices keep the size of what they multiply; norms are about 1, biases about 0.3.
+    """
+    random = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if parameter.dim() > 1:
+            parameter.normal_(0, 0.8 / math.sqrt(parameter[0].numel()), generator=random)
+        elif name.endswith("bias"):
+            parameter.normal_(0, 0.3, generator=random)
+        else:
+            parameter.uniform_(0.5, 1.5, generator=random)
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.3, generator=random)
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5, generator=random)
+    return network.eval()
+
+
+def token_ids(seed: int = 1) -> dict[str, Tensor]:
+    """Token ids without padding, [row, token]; 0 to 3 are left to special tokens."""
+    return {"input_ids": torch.randint(4, VOCABULARY, (ROWS, TOKENS), generator=torch.Generator().manual_seed(seed))}
+
+
+def pictures(side: int, seed: int = 1) -> dict[str, Tensor]:
+    return {"pixel_values": torch.randn(ROWS, 3, side, side, generator=torch.Generator().manual_seed(seed))}
+
+
+# Arithmetic of the hand-written blocks -------------------------------------------------------------------------------
+
+
+def linear(x: Tensor, module: nn.Module) -> Tensor:
+    return F.linear(x, module.weight, module.bias)
+
+
+def layer_norm(x: Tensor, module: nn.Module, eps: float) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    normed = centred / (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+    normed = normed * module.weight
+    return normed if module.bias is None else normed + module.bias
+
+
+def rms_norm(x: Tensor, module: nn.Module, eps: float, offset: float = 0.0) -> Tensor:
+    return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * (offset + module.weight)
+
+
+def split(x: Tensor, heads: int) -> Tensor:
+    """[row, token, width] to [row, token, head, feature]."""
+    return x.unflatten(-1, (heads, -1))
+
+
+def rotated(x: Tensor, base: float, size: int | None = None) -> Tensor:
+    """Rotary positions: feature i and i + size / 2 of each head turn together by token / base^(2 i / size)."""
+    size = size or x.shape[-1]
+    angle = torch.arange(x.shape[1])[:, None] * base ** (-torch.arange(0, size, 2) / size)
+    cos, sin = angle.cos()[None, :, None], angle.sin()[None, :, None]
+    first, second, rest = x[..., : size // 2], x[..., size // 2 : size], x[..., size:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], -1)
+
+
+def causal(tokens: int, window: int | None = None) -> Tensor:
+    """True where query (first axis) may see key (second axis)."""
+    distance = torch.arange(tokens)[:, None] - torch.arange(tokens)
+    return (distance >= 0) & (distance < (window or tokens))
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sees: Tensor | None = None,
+    scale: float | None = None,
+    bias: Tensor | float = 0.0,
+    cap: float | None = None,
+) -> Tensor:
+    """pattern @ v of each query head; q, k, v are [row, token, head, feature], key heads are shared by query heads."""
+    k, v = (x.repeat_interleave(q.shape[2] // x.shape[2], 2) for x in (k, v))
+    scores = torch.einsum("rqhf,rkhf->rhqk", q, k) * (scale if scale is not None else q.shape[-1] ** -0.5) + bias
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    if sees is not None:
+        scores = scores.masked_fill(~sees, -torch.inf)
+    return torch.einsum("rhqk,rkhf->rqhf", scores.softmax(-1), v)
+
+
+# The checks ----------------------------------------------------------------------------------------------------------
+
+
+def relative_error(got: Tensor, wanted: Tensor) -> float:
+    assert got.shape == wanted.shape, f"{tuple(got.shape)} is not {tuple(wanted.shape)}"
+    got, wanted = got.detach(), wanted.detach()
+    return float((got - wanted).abs().max() / wanted.abs().max())
+
+
+class LayoutChecks:
+    """Subclass as `Test...`, give `network`, `block` and `sizes`, and the tests below run on it.
+
+    `sizes[site]` is what follows the positions: (feature,) or (head, feature), as the config says; sites that are not
+    named have (width,). `swapped` are two sites whose exchange an equation must notice.
+    """
+
+    layout: ClassVar[str]
+    width: ClassVar[int]
+    sizes: ClassVar[dict[str, tuple[int, ...]]] = {}
+    swapped: ClassVar[tuple[str, str]] = ("attn.out", "mlp.out")
+    equations: ClassVar[int] = 2
+    layers: ClassVar[int] = 3
+
+    def network(self) -> nn.Module:
+        raise NotImplementedError
+
+    def inputs(self) -> dict[str, Tensor]:
+        return token_ids()
+
+    def block(self, block: Any, layer: int, config: Any, h: Tensor, at: At) -> Tensor:
+        """The hand-written forward of one block: stream in, stream out, with `at` at every site."""
+        raise NotImplementedError
+
+    def final(self, model: optrode.Model) -> Tensor:
+        """What the network itself answers."""
+        return model.module(**self.inputs()).logits
+
+    def names(self, model: optrode.Model, layer: int = 1) -> list[str]:
+        stem = f"layers.{layer}."
+        return [address.removeprefix(stem) for address in model.table if address.startswith(stem)]
+
+    def test_the_layout_is_found(self, model: optrode.Model) -> None:
+        assert model.layout is not None and model.layout.name == self.layout
+        assert model.layers == self.layers
+        assert find(model.module) == model.layout
+
+    def test_the_equations_hold(self, model: optrode.Model) -> None:
+        checks = measure(model, self.inputs())
+        assert len(checks) == self.equations * model.layers
+        for check in checks:
+            assert check.error < TOLERANCE, check
+
+    def test_a_wrong_map_is_caught(self) -> None:
+        model = optrode.load(self.network())
+        one, other = self.swapped
+        ports = dict(model.layout.ports)
+        ports[one], ports[other] = ports[other], ports[one]
+        model.layout = replace(model.layout, ports=ports)
+        assert max(check.error for check in measure(model, self.inputs())) > 0.01
+
+    def test_every_site_reads_with_its_axes(self, model: optrode.Model) -> None:
+        named = {address: site for address, site in model.table.items() if site.layer is not None}
+        acts = model.read(self.inputs(), list(named))
+        rows = acts["layers.0.in"].shape[:-1]
+        for address, value in acts.items():
+            name = address.split(".", 2)[2]
+            assert value.shape == (*rows, *self.sizes.get(name, (self.width,))), address
+            assert len(named[address].port.axes) == value.dim(), address
+
+    def test_the_ends_read(self, model: optrode.Model) -> None:
+        ends = [address for address, site in model.table.items() if site.layer is None]
+        acts = model.read(self.inputs(), ends)
+        assert relative_error(acts["logits"], self.final(model)) < TOLERANCE
+        for address in acts:
+            assert acts.axes[address] == model.table[address].port.axes
+
+    def test_sites_equal_the_hand_written_forward(self, model: optrode.Model) -> None:
+        for layer in range(model.layers):
+            seen: dict[str, Tensor] = {}
+
+            def note(name: str, value: Tensor, seen: dict[str, Tensor] = seen) -> Tensor:
+                seen[name] = value
+                return value
+
+            acts = model.read(self.inputs(), [f"layers.{layer}.{name}" for name in self.names(model, layer)])
+            with torch.no_grad():
+                self.block(model.blocks[layer], layer, model.config, acts[f"layers.{layer}.in"], note)
+            assert set(seen) == set(self.names(model, layer))
+            for name, value in seen.items():
+                assert relative_error(acts[f"layers.{layer}.{name}"], value) < TOLERANCE, name
+
+    @pytest.mark.parametrize("kind", ["replace", "add", "scale"])
+    def test_written_sites_equal_the_hand_written_forward(self, model: optrode.Model, kind: str) -> None:
+        acts = model.read(self.inputs(), ["layers.1.in", "layers.2.out"])
+        for name in self.names(model):
+            size = self.sizes.get(name, (self.width,))
+            edit, by_hand = self.change(f"layers.1.{name}", kind, size, model)
+            with model.edited(edit):
+                got = model.read(self.inputs(), "layers.{1,2}.out")
+            at = self.changing(name, by_hand)
+            with torch.no_grad():
+                first = self.block(model.blocks[1], 1, model.config, acts["layers.1.in"], at)
+                second = self.block(model.blocks[2], 2, model.config, first, lambda _, value: value)
+            assert relative_error(got["layers.1.out"], first) < TOLERANCE, name
+            assert relative_error(got["layers.2.out"], second) < TOLERANCE, name
+            if name == "attn.k" and kind == "add" and "token" not in model.table[f"layers.1.{name}"].port.axes:
+                continue  # The same vector added to every key shifts all scores of a query alike.
+            assert relative_error(got["layers.2.out"], acts["layers.2.out"]) > 1e-3, f"{name} had no effect"
+
+    def change(
+        self, site: str, kind: str, size: tuple[int, ...], model: optrode.Model
+    ) -> tuple[edits.Edit, Callable[[Tensor], Tensor]]:
+        """An edit and the same by hand; at chosen tokens where the site has tokens."""
+        random = torch.Generator().manual_seed(len(site))
+        value = torch.randn(size, generator=random)
+        by_token = "token" in model.table[site].port.axes
+        positions, where = ("index:1,4", [1, 4]) if by_token else ("all", slice(None))
+        operation = {"replace": lambda h: value.expand_as(h), "add": lambda h: h + value, "scale": lambda h: h * value}
+        made = {
+            "replace": edits.replace(site, value, positions),
+            "add": edits.add(site, value, positions),
+            "scale": edits.scale(site, value, positions),
+        }
+
+        def by_hand(h: Tensor) -> Tensor:
+            h = h.clone()
+            h[:, where] = operation[kind](h[:, where])
+            return h
+
+        return made[kind], by_hand
+
+    def changing(self, site: str, by_hand: Callable[[Tensor], Tensor]) -> At:
+        return lambda name, value: by_hand(value) if name == site else value
+
+    def test_some_heads_can_be_written_alone(self, model: optrode.Model) -> None:
+        edit = edits.zero_ablate("layers.1.attn.heads", heads=(1,))
+        plain = model.read(self.inputs(), "layers.1.attn.heads")["layers.1.attn.heads"]
+        with model.edited(edit):
+            got = model.read(self.inputs(), "layers.1.attn.heads")["layers.1.attn.heads"]
+        assert bool((got[:, :, 1] == 0).all())
+        others = [head for head in range(plain.shape[2]) if head != 1]
+        assert torch.equal(got[:, :, others], plain[:, :, others])
+
+    def test_logits_can_be_written(self, model: optrode.Model) -> None:
+        """Also where the network scales or caps them after its head."""
+        if "logits" not in model.table:
+            assert model.layout.head is None
+            return
+        plain = self.final(model)
+        vector = torch.linspace(-1, 1, plain.shape[-1])
+        with model.edited(edits.add("logits", vector)):
+            assert relative_error(self.final(model), plain + vector) < TOLERANCE
+
+    def test_strength_zero_changes_no_bit(self, model: optrode.Model) -> None:
+        plain = self.final(model)
+        for name in self.names(model):
+            size = self.sizes.get(name, (self.width,))
+            with model.edited(edits.add(f"layers.1.{name}", torch.ones(size)) * 0):
+                assert torch.equal(self.final(model), plain), name
+
+    def test_adding_zero_changes_no_bit(self, model: optrode.Model) -> None:
+        """The edit runs, so that every view, split and join is taken both ways, and must give back what it got."""
+        plain = self.final(model)
+        for name in self.names(model):
+            size = self.sizes.get(name, (self.width,))
+            with model.edited(edits.add(f"layers.1.{name}", torch.zeros(size))):
+                assert torch.equal(self.final(model), plain), name
+
+    def test_a_read_stops_after_the_block(self, model: optrode.Model) -> None:
+        acts = model.read(self.inputs(), "layers.1.out")
+        assert (acts.layers_run, acts.layers_skipped) == (2, model.layers - 2)
