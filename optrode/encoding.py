@@ -7,7 +7,8 @@ continued, not answered: that is how a reply is forced to begin in a certain way
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Conversation = list[dict[str, str]]
 Prompt = str | Conversation
+Render = Callable[..., str]
 _ROLES = {"system": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
 
 
@@ -56,15 +58,18 @@ def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """One prompt or many, as a list. Raises `BadInput` when there is none or one is of the wrong kind."""
     if isinstance(prompts, str):
         return [prompts]
+    if isinstance(prompts, dict) or not isinstance(prompts, Iterable):
+        raise BadInput(f"prompts must be a text, a list of texts or a list of messages, not {type(prompts).__name__}")
     listed: list[Any] = list(prompts)
     if listed and isinstance(listed[0], dict):
-        return [prompts]  # type: ignore[list-item]
+        listed = [listed]
     if not listed:
         raise BadInput("no prompt was given: pass a text, a list of texts or a list of messages")
     for prompt in listed:
         if not isinstance(prompt, str) and not _is_conversation(prompt):
             raise BadInput(
-                f"a prompt must be a text or a list of messages with role and content, not {type(prompt).__name__}"
+                "a prompt must be a text or a list of messages with role and content as texts, "
+                f"not {type(prompt).__name__}"
             )
     return listed
 
@@ -102,8 +107,12 @@ def _is_conversation(prompt: Any) -> bool:
     return (
         isinstance(prompt, list)
         and bool(prompt)
-        and all(isinstance(message, dict) and {"role", "content"} <= message.keys() for message in prompt)
+        and all(isinstance(message, dict) and _is_text(message, "role", "content") for message in prompt)
     )
+
+
+def _is_text(message: dict[str, Any], *names: str) -> bool:
+    return all(isinstance(message.get(name), str) for name in names)
 
 
 def _render_raw(prompt: Prompt, system: str | None) -> _Rendered:
@@ -116,17 +125,59 @@ def _render_raw(prompt: Prompt, system: str | None) -> _Rendered:
 
 
 def _render_chat(host: Host, prompt: Prompt, system: str | None) -> _Rendered:
-    messages: Conversation = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    if system:
-        messages = [{"role": "system", "content": system}, *messages]
+    messages = with_system(as_messages(prompt), system)
     opened = messages[-1]["role"] == "assistant"
-    render = host.tokenizer.apply_chat_template
-    text = render(messages, tokenize=False, add_generation_prompt=not opened, continue_final_message=opened)
-    return _Rendered(text, tuple(_message_spans(text, messages)), _instruction_end(render, text, messages))
+    apply = host.tokenizer.apply_chat_template
+
+    def render(messages: Conversation, ends: bool = False) -> str:
+        asks, continues = not (opened or ends), opened and not ends
+        return apply(messages, tokenize=False, add_generation_prompt=asks, continue_final_message=continues)
+
+    text = render(messages)
+    spans = _marked_spans(render, text, messages) or _searched_spans(text, messages)
+    return _Rendered(text, tuple(spans), _instruction_end(render, text, messages, spans))
 
 
-def _message_spans(text: str, messages: Conversation) -> list[tuple[int, int, Role]]:
-    """Where each message's content stands in the rendered text; templates may trim it."""
+def as_messages(prompt: Prompt) -> Conversation:
+    """A text as one user message; messages as they are."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def with_system(messages: Conversation, system: str | None) -> Conversation:
+    """The conversation with a system prompt in front; one that it has follows after a line break."""
+    if not system:
+        return messages
+    own = [message["content"] for message in messages if message["role"] == "system"]
+    rest = [message for message in messages if message["role"] != "system"]
+    return [{"role": "system", "content": "\n".join([system, *own])}, *rest]
+
+
+def _marked_spans(render: Render, text: str, messages: Conversation) -> list[tuple[int, int, Role]] | None:
+    """Where each message's content stands, found by rendering the conversation with marks in place of the contents.
+
+    The text alone does not tell: "user" or "a" stand in most templates too. None where the template does more with a
+    content than to trim it.
+    """
+    marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
+    marked = render([{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)])
+    if any(marked.count(mark) != 1 for mark in marks):
+        return None
+    first, *between = re.split("|".join(marks), marked)
+    spans, cursor = [], len(first)
+    for number, (message, after) in enumerate(zip(messages, between, strict=True)):
+        contents = (message["content"], message["content"].strip(), message["content"].rstrip())
+        rest = text[cursor:]
+        fits = rest.__eq__ if number == len(between) - 1 else rest.startswith
+        content = next((content for content in contents if fits(content + after)), None)
+        if content is None:
+            return None
+        spans.append((cursor, cursor + len(content), _ROLES.get(message["role"], Role.TEMPLATE)))
+        cursor += len(content) + len(after)
+    return spans if text.startswith(first) else None
+
+
+def _searched_spans(text: str, messages: Conversation) -> list[tuple[int, int, Role]]:
+    """Where each message's content stands in the rendered text, for templates that rewrite contents."""
     spans, cursor = [], 0
     for message in messages:
         content = message["content"]
@@ -140,16 +191,17 @@ def _message_spans(text: str, messages: Conversation) -> list[tuple[int, int, Ro
     return spans
 
 
-def _instruction_end(render: Any, text: str, messages: Conversation) -> int | None:
+def _instruction_end(
+    render: Render, text: str, messages: Conversation, spans: Sequence[tuple[int, int, Role]]
+) -> int | None:
     """Number of characters up to the end of the last user turn, its closing mark included."""
     users = [index for index, message in enumerate(messages) if message["role"] == "user"]
     if not users:
         return None
-    before = render(messages[: users[-1] + 1], tokenize=False, add_generation_prompt=False)
+    before = render(messages[: users[-1] + 1], ends=True)
     if text.startswith(before):
         return len(before)
-    content = messages[users[-1]]["content"].strip()
-    return text.rfind(content) + len(content)
+    return max((end for _, end, role in spans if role is Role.USER), default=None)
 
 
 def _pad(host: Host, rendered: list[_Rendered], ids: list[list[int]], offsets: list[Any]) -> Batch:

@@ -46,6 +46,8 @@ def written_whole(target: Path) -> Iterator[Path]:
     try:
         yield aside
         if aside.is_file():
+            # Some writers make private files; a result is as readable as any other file of the user's.
+            aside.chmod(0o644)
             with open(aside, "rb") as file:
                 os.fsync(file.fileno())
         if target.is_dir():

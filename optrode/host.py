@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .errors import NotSupported, UnknownSite, did_you_mean
-from .layouts import Layout, Port, find
+from .layouts import Equation, Layout, Port, find
 from .sites import parse, select
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class SiteInfo:
     """One activation of one model: its address, where it lives, and what it is.
 
     `rank` orders sites by execution; None means unknown (raw module paths), so that no early stop can follow it.
+    `scale` is what the block multiplies the site `adds_to` with before the addition.
     """
 
     address: str
@@ -39,6 +40,7 @@ class SiteInfo:
     port: Port
     rank: tuple[int, int] | None
     adds_to: str | None = None
+    scale: float = 1.0
 
     @property
     def equation(self) -> str:
@@ -108,6 +110,11 @@ class Host:
         """Names of the arguments of the base network's forward."""
         return frozenset(inspect.signature(self.base.forward).parameters)
 
+    @cached_property
+    def head_accepts(self) -> frozenset[str]:
+        """Names of the arguments of the whole network's forward."""
+        return frozenset(inspect.signature(self.module.forward).parameters)
+
     # Sites ------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -127,7 +134,8 @@ class Host:
                 self._enter(found, address, layer, _join(block, port.module), port, (layer, order), adds_to)
         for order, (name, port) in enumerate(layout.outer_after.items()):
             self._enter(found, name, None, _join(base, port.module), port, (self.layers, order), None)
-        if layout.head is not None:
+        # The output of a network without head is no logits.
+        if layout.head is not None and (layout.head.module or base):
             self._enter(found, "logits", None, layout.head.module, layout.head, (self.layers + 1, 0), None)
         return found
 
@@ -136,7 +144,22 @@ class Host:
     ) -> None:
         # A part that this network does not have (no head, no pooler) has no site.
         if path in self._paths:
-            found[address] = SiteInfo(address, layer, path, port, rank, adds_to)
+            found[address] = SiteInfo(address, layer, path, port, rank, adds_to, self._scale(address, port))
+
+    def _scale(self, address: str, port: Port) -> float:
+        """The factor of the part that a sum such as `mid` is written through."""
+        assert self.layout is not None
+        for equation in self.layout.equations:
+            if port.adds_to in equation.scale and address.endswith(f".{equation.result}"):
+                return self.scales(equation)[port.adds_to]
+        return 1.0
+
+    def scales(self, equation: Equation) -> dict[str, float]:
+        """The factor of each term of an equation, as the config gives it."""
+        return {
+            term: float(getattr(self.config, equation.scale[term])) if term in equation.scale else 1.0
+            for term in equation.terms
+        }
 
     @cached_property
     def _paths(self) -> dict[str, nn.Module]:
@@ -152,20 +175,21 @@ class Host:
         raw = [text for text in texts if parse(text).raw]
         if named and not self.table:
             raise UnknownSite(
-                f"'{named[0]}': {self.name} ({type(self.module).__name__}) has no layout, so name a module path: "
-                f"module:{self._nearest_path(named[0])}"
+                f"{named[0]!r}: {self.name} ({type(self.module).__name__}) has no layout, so name a module path: "
+                f"{did_you_mean(named[0], [f'module:{path}' for path in self._paths if path])}"
             )
         addresses = select(named, list(self.table), self.layers) if named or not raw else []
-        return [self.table[address] for address in addresses] + [info for text in raw for info in self._match_raw(text)]
+        found = {info.address: info for text in raw for info in self._match_raw(text)}
+        return [self.table[address] for address in addresses] + list(found.values())
 
     def _match_raw(self, text: str) -> list[SiteInfo]:
         pattern, _, side = text.removeprefix("module:").partition(":")
         if side not in ("", "in"):
-            raise UnknownSite(f"'{text}': after the path only :in (the first input) can follow")
+            raise UnknownSite(f"{text!r}: after the path only :in (the first input) can follow")
         paths = [p for p in self._paths if p and parse(f"module:{pattern}").matches(f"module:{p}", self.layers)]
         if not paths:
             raise UnknownSite(
-                f"no module '{pattern}' in {self.name}: {did_you_mean(pattern, [p for p in self._paths if p])}"
+                f"no module {pattern!r} in {self.name}: {did_you_mean(pattern, [p for p in self._paths if p])}"
             )
         suffix = ":in" if side else ""
         port = Port("", side or "out", f"{'first input' if side else 'output'} of the module", axes=())
@@ -179,11 +203,6 @@ class Host:
         index = path.removeprefix(stem).split(".")[0] if path.startswith(stem) else ""
         return (int(index), len(self.layout.ports)) if index.isdigit() else None
 
-    def _nearest_path(self, name: str) -> str:
-        from .errors import nearest
-
-        return nearest(name, [path for path in self._paths if path], 1)[0]
-
     def submodule(self, path: str) -> nn.Module:
         return self._paths[path]
 
@@ -194,7 +213,8 @@ class Host:
             raise NotSupported(
                 f"{self.name}: the config names no number of attention heads, so no site can be split by head"
             )
-        return {"query": query, "key": getattr(self.config, "num_key_value_heads", None) or query}
+        key: Any = self.layout.key_heads if self.layout else None
+        return {"query": query, "key": key if isinstance(key, int) else getattr(self.config, key or "", None) or query}
 
     # Identity -----------------------------------------------------------------------------------------------------
 
@@ -202,7 +222,8 @@ class Host:
     def fingerprint(self) -> dict[str, str]:
         """Three short hashes: `config`, `tokenizer`, `weights` (16 values of every tensor, rounded to bfloat16).
 
-        The rounding makes the hash survive a change of dtype. Costs well under a second.
+        The rounding makes the hash survive a change between float32 and bfloat16; float16 rounds some values otherwise,
+        so that a float16 copy counts as other weights. Costs well under a second.
         """
         return {
             "config": _hash(self._config_text()),

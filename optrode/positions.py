@@ -36,6 +36,7 @@ ROLE_NAMES = {
 }
 _PLAIN = ("all", "prompt", "generated", "last_prompt", "after_instruction", "content", *ROLE_NAMES)
 _WRITTEN = ("all", "generated", "after_instruction", "content")
+_ENDLESS = 10**10
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,13 @@ class Positions:
 
     def __post_init__(self) -> None:
         if self.text not in _PLAIN and not re.fullmatch(
-            r"generated:\d+(-\d*)?|first:[1-9]\d*(@(template|system|user|assistant|text))?|index:-?\d+(,-?\d+)*|span:.+",
+            r"generated:#(-(#)?)?|first:[1-9][0-9]{0,8}(@(template|system|user|assistant|text))?|index:-?#(,-?#)*|span:.+"
+            # Longer numbers are no place in any text, and python refuses to read very long ones.
+            .replace("#", "[0-9]{1,9}"),
             self.text,
             flags=re.DOTALL,
         ):
-            raise BadInput(f"positions '{self.text}' are not known: {did_you_mean(self.text, _PLAIN)}")
+            raise BadInput(f"positions {self.text!r} are not known: {did_you_mean(self.text, _PLAIN)}")
 
     def __str__(self) -> str:
         return self.text
@@ -71,14 +74,23 @@ class Positions:
 
     def in_generated(self, start: int, count: int) -> list[bool]:
         """Which of the written tokens number `start` to `start + count - 1` (from 0) are selected."""
+        chosen = self._written()
+        return [step in chosen for step in range(start, start + count)]
+
+    def written_before(self, step: int) -> int:
+        """How many of the written tokens before number `step` are selected."""
+        chosen = self._written()
+        return max(0, min(step, chosen.stop) - chosen.start)
+
+    def _written(self) -> range:
+        """The numbers of the written tokens that are selected."""
         if self.text in _WRITTEN:
-            return [True] * count
-        span = re.fullmatch(r"generated:(\d+)(-(\d*))?", self.text)
+            return range(_ENDLESS)
+        span = re.fullmatch(r"generated:([0-9]+)(-([0-9]*))?", self.text)
         if not span:
-            return [False] * count
-        first = int(span[1])
-        last = first if span[2] is None else (int(span[3]) if span[3] else None)
-        return [first <= step and (last is None or step <= last) for step in range(start, start + count)]
+            return range(0)
+        last = span[1] if span[2] is None else span[3]
+        return range(int(span[1]), int(last) + 1 if last else _ENDLESS)
 
 
 def _select_prompt(text: str, batch: Batch) -> torch.Tensor:
@@ -134,9 +146,10 @@ def _span(wanted: str, batch: Batch) -> torch.Tensor:
 
     selected = torch.zeros_like(batch.mask)
     for row, text in enumerate(batch.texts):
-        found = [match.start() for match in re.finditer(re.escape(wanted), text)]
+        # Looking ahead finds places that overlap each other too.
+        found = [match.start() for match in re.finditer(f"(?={re.escape(wanted)})", text)]
         if not found:
-            raise BadInput(f"positions 'span:{wanted}': prompt {row} does not contain this text")
+            raise BadInput(f"positions {'span:' + wanted!r}: prompt {row} does not contain this text")
         starts, ends = batch.offsets[row, :, 0], batch.offsets[row, :, 1]
         for start in found:
             selected[row] |= (starts < start + len(wanted)) & (ends > start)

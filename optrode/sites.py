@@ -24,6 +24,9 @@ from .errors import UnknownSite, did_you_mean
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_*?\-]+")
 _BRACES = re.compile(r"\{([^{}]*)\}")
+# Longer numbers are no layer of any network, and python refuses to read very long ones.
+_INDEX = r"[0-9]{1,9}"
+_MOST_SPELLINGS = 10_000
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def parse(text: str) -> SitePattern:
         return SitePattern(text, (), raw=True)
     spellings = [tuple(spelling.split(".")) for spelling in _expand(text)]
     if not all(_SEGMENT.fullmatch(segment) for segments in spellings for segment in segments):
-        raise UnknownSite(f"'{text}' is no site address: write one like layers.15.out, layers.*.mlp.out or module:PATH")
+        raise UnknownSite(f"{text!r} is no site address: write one like layers.15.out, layers.*.mlp.out or module:PATH")
     return SitePattern(text, tuple(spellings), raw=False)
 
 
@@ -81,13 +84,13 @@ def select(patterns: str | Iterable[str], addresses: Sequence[str], layers: int)
         pattern = parse(text)
         found = [address for address in addresses if pattern.matches(address, layers)]
         if not found:
-            raise UnknownSite(f"site '{text}' is not in this model: {_hint(text, addresses, layers)}")
+            raise UnknownSite(f"site {text!r} is not in this model: {_hint(text.strip(), addresses, layers)}")
         chosen.update(found)
     return [address for address in addresses if address in chosen]
 
 
 def _hint(text: str, addresses: Sequence[str], layers: int) -> str:
-    index = re.match(r"layers\.(-?\d+)\.", text)
+    index = re.match(rf"layers\.(-?{_INDEX})\.", text)
     if index and layers and not -layers <= int(index[1]) < layers:
         return f"it has layers 0 to {layers - 1}"
     return did_you_mean(text, addresses)
@@ -95,11 +98,20 @@ def _hint(text: str, addresses: Sequence[str], layers: int) -> str:
 
 def _expand(text: str) -> list[str]:
     """Every spelling that the braces stand for: `a.{b,c}` is `a.b` and `a.c`."""
+    spellings = [text]
+    # Innermost braces go first, and all spellings have the same ones left, so that looking at one tells when to end.
+    while _BRACES.search(spellings[0]):
+        spellings = list(dict.fromkeys(choice for spelling in spellings for choice in _choices(spelling)))
+        if len(spellings) > _MOST_SPELLINGS:
+            raise UnknownSite(f"a site with over {_MOST_SPELLINGS} spellings is too much: use * or a range")
+    return spellings
+
+
+def _choices(text: str) -> list[str]:
     braces = _BRACES.search(text)
-    if not braces:
-        return [text]
+    assert braces is not None
     before, after = text[: braces.start()], text[braces.end() :]
-    return [spelling for choice in braces[1].split(",") for spelling in _expand(before + choice.strip() + after)]
+    return [before + choice.strip() + after for choice in braces[1].split(",")]
 
 
 def _fits(segments: tuple[str, ...], parts: Sequence[str], layers: int) -> bool:
@@ -112,10 +124,10 @@ def _accepts(segment: str, part: str, layers: int) -> bool:
     if not part.isdigit():
         return fnmatch.fnmatchcase(part, segment)
     index = int(part)
-    if re.fullmatch(r"-?\d+", segment):
+    if re.fullmatch(f"-?{_INDEX}", segment):
         wanted = int(segment)
         return index == (wanted + layers if wanted < 0 else wanted)
-    span = re.fullmatch(r"(\d+)-(\d*)", segment)
+    span = re.fullmatch(f"({_INDEX})-({_INDEX})?", segment)
     if span:
         return int(span[1]) <= index <= (int(span[2]) if span[2] else layers - 1)
     return fnmatch.fnmatchcase(part, segment)

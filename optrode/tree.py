@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .host import Host, SiteInfo
+from .layouts import Port
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
 
 class SiteTree:
-    """Every address of a model. `str()` shows one block in full, since all blocks have the same sites."""
+    """Every address of a model. `str()` shows one block for all, with how many have a site that some lack."""
 
     def __init__(self, host: Host):
         self._host = host
@@ -59,11 +60,19 @@ class SiteTree:
         for address, site in host.table.items():
             if site.layer is None:
                 tree.add(f"{address}  [dim]{site.equation}[/]")
-            elif site.layer == 0:
-                branch = branch or tree.add(f"layers.0 to layers.{host.layers - 1}")
-                name = address.removeprefix("layers.0.")
-                branch.add(f"{name}  [dim]{', '.join(site.port.axes)}: {site.equation}[/]")
+            elif branch is None:
+                branch = tree.add(f"layers.0 to layers.{host.layers - 1}")
+                for name, (count, port) in self._block().items():
+                    some = "" if count == host.layers else f" (in {count} of {host.layers} layers)"
+                    branch.add(f"{name}  [dim]{', '.join(port.axes)}: {port.says}{some}[/]")
         return tree
+
+    def _block(self) -> dict[str, tuple[int, Port]]:
+        """The sites of a block in order, and in how many blocks each of them is."""
+        assert self._host.layout is not None
+        names = [address.split(".", 2)[2] for address, site in self._host.table.items() if site.layer is not None]
+        ports = self._host.layout.ports
+        return {name: (names.count(name), port) for name, port in ports.items() if name in names}
 
     def __str__(self) -> str:
         from rich.console import Console

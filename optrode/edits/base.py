@@ -10,11 +10,12 @@ add tokens (see `prefix.py`); `adapter` edits change weights and `policy` edits 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from ..errors import NotSupported
+from ..errors import NotFinite, NotSupported
 from ..positions import Positions
 from .operators import Operator
 
@@ -32,6 +33,9 @@ class Places(Protocol):
 
 
 Change = Callable[["Tensor", Places], "Tensor"]
+
+# What a strength of 1 means; see `SiteEdit`.
+UNITS = ("operator", "stream")
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class SiteEdit(SiteEditBase):
     provenance: Provenance = field(default_factory=Provenance)
 
     def __mul__(self, strength: float) -> SiteEdit:
-        return replace(self, strength=self.strength * float(strength))
+        return replace(self, strength=_scaled(self.strength, strength))
 
     def patterns(self) -> list[str]:
         return [self.site]
@@ -231,13 +235,15 @@ class Chain(SiteEditBase):
     strength: float = 1.0
 
     def __mul__(self, strength: float) -> Chain:
-        return replace(self, strength=self.strength * float(strength))
+        return replace(self, strength=_scaled(self.strength, strength))
 
     def patterns(self) -> list[str]:
         return [pattern for part in self.parts for pattern in part.patterns()]
 
     def leaves(self) -> list[SiteEdit]:
-        return [leaf for part in self.parts for leaf in part.leaves()]
+        """The leaves of all parts; those of a chain of strength 0 have strength 0 too, since nothing of it is used."""
+        leaves = [leaf for part in self.parts for leaf in part.leaves()]
+        return leaves if self.strength else [leaf * 0 for leaf in leaves]
 
     def with_provenance(self, provenance: Provenance) -> Chain:
         return replace(self, parts=tuple(part.with_provenance(provenance) for part in self.parts))
@@ -254,6 +260,13 @@ class Chain(SiteEditBase):
             return new if self.strength == 1 else h + self.strength * (new - h)
 
         return chained
+
+
+def _scaled(own: float, strength: float) -> float:
+    total = own * float(strength)
+    if not math.isfinite(total):
+        raise NotFinite(f"an edit cannot have strength {total}: give a finite number")
+    return total
 
 
 def _parts(edit: SiteEditBase, kind: type) -> tuple[SiteEditBase, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BadFile, MissingFile, NotSupported
+from ..errors import BadFile, BadInput, MissingFile, NotSupported, OptrodeError
 from ..home import written_whole
 from ..positions import Positions
 from ..version import __version__
-from .base import Chain, Edit, Provenance, SiteEdit, SiteEditBase, Sum
+from .base import UNITS, Chain, Edit, Provenance, SiteEdit, SiteEditBase, Sum
 from .operators import SAVEABLE, refuse_unsaveable
 from .prefix import PrefixEdit
 
@@ -28,16 +29,21 @@ FORMAT = "optrode.edit/1"
 
 
 def save(edit: Edit, path: str | Path) -> Path:
-    """Write an edit; the file is whole or absent. Raises `NotSupported` for edits that hold code."""
+    """Write an edit; the file is whole or absent.
+
+    Raises `NotSupported` for edits that hold code, `BadInput` when the path is a folder.
+    """
     from safetensors.torch import save_file
 
     path = Path(path)
+    if path.is_dir():
+        raise BadInput(f"'{path}' is a folder: name a file in it, such as {path.name}/my.edit")
     tensors: dict[str, Tensor] = {}
     described = {"format": FORMAT, "version": __version__, "kind": edit.kind, "edit": _describe(edit, "edit", tensors)}
     # A file without any tensor is not a valid safetensors file for every reader.
     tensors = tensors or {"empty": torch.zeros(1)}
     with written_whole(path) as aside:
-        save_file(tensors, aside, metadata={"optrode": json.dumps(described, sort_keys=True)})
+        save_file(tensors, aside, metadata={"optrode": _text_of(described)})
     return path
 
 
@@ -57,8 +63,8 @@ def load_edit(path: str | Path) -> Edit:
         )
     try:
         return _build(described["edit"], tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as problem:
-        raise BadFile(f"'{path.name}' is damaged: {type(problem).__name__} at {problem}") from problem
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OptrodeError) as problem:
+        raise BadFile(f"'{path.name}' is damaged: {type(problem).__name__} at {_line(problem)}") from problem
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -69,14 +75,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             text = (file.metadata() or {}).get("optrode")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as problem:
-        raise BadFile(
-            f"'{path.name}' is no safetensors file or is damaged: {str(problem).splitlines()[0]}"
-        ) from problem
+        raise BadFile(f"'{path.name}' is no safetensors file or is damaged: {_line(problem)}") from problem
     if text is None:
         raise BadFile(f"'{path.name}' is a safetensors file but no edit: it has no optrode metadata")
     try:
         described = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise BadFile(f"'{path.name}' is damaged: its metadata is no JSON") from problem
     if not isinstance(described, dict):
         raise BadFile(f"'{path.name}' is damaged: its metadata is no object")
@@ -84,8 +88,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def recipe_hash(recipe: dict[str, Any]) -> str:
-    """Hash of a recipe, independent of the order of its entries."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    """Hash of a recipe as a file holds it, independent of the order of its entries."""
+    return hashlib.sha256(_text_of(recipe).encode()).hexdigest()[:16]
+
+
+def _text_of(value: dict[str, Any]) -> str:
+    """JSON with sorted keys; sorted once all keys are texts, as they are when the file is read again."""
+    return json.dumps(json.loads(json.dumps(value, default=str)), sort_keys=True)
 
 
 # Description: one function per kind of node, and its inverse --------------------------------------------------------
@@ -127,16 +136,30 @@ def _describe_leaf(edit: SiteEdit, name: str, tensors: dict[str, Tensor]) -> dic
     }
 
 
+# What a description says, no more and no less: an entry that is not understood may change what the edit does.
+_ENTRIES = {
+    "site": {
+        "node", "site", "operator", "tensors", "settings", "positions", "strength", "unit", "features", "heads",
+        "provenance", "recipe_hash",
+    },
+    "sum": {"node", "parts"},
+    "chain": {"node", "parts", "strength"},
+    "prefix": {"node", "system", "turns", "provenance"},
+}  # fmt: skip
+
+
 def _build(node: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
     kind = node["node"]
+    if node.keys() ^ _ENTRIES.get(kind, {"node"}):
+        raise ValueError(f"entries of {kind!r} that are unknown or missing")
     if kind == "site":
         return _build_leaf(node, tensors)
     if kind in ("sum", "chain"):
         parts = tuple(_site_part(_build(part, tensors)) for part in node["parts"])
         return Sum(parts) if kind == "sum" else Chain(parts, _number(node["strength"]))
     if kind == "prefix":
-        turns = tuple((str(role), str(content)) for role, content in node["turns"])
-        return PrefixEdit(str(node["system"]), turns, Provenance(**node["provenance"]))
+        turns = tuple((_text(role), _text(content)) for role, content in node["turns"])
+        return PrefixEdit(_text(node["system"]), turns, _provenance(node["provenance"]))
     raise ValueError(f"unknown node {kind!r}")
 
 
@@ -150,19 +173,28 @@ def _build_leaf(node: dict[str, Any], tensors: dict[str, Tensor]) -> SiteEdit:
     operator = SAVEABLE[node["operator"]]
     prefix = f"{node['tensors']}."
     own = {key.removeprefix(prefix): value for key, value in tensors.items() if _is_own(key, prefix)}
-    provenance = Provenance(**node["provenance"])
-    if provenance.recipe and node.get("recipe_hash") != recipe_hash(provenance.recipe):
+    provenance = _provenance(node["provenance"])
+    if node["recipe_hash"] != (recipe_hash(provenance.recipe) if provenance.recipe else None):
         raise ValueError("the recipe, which does not match its hash")
     return SiteEdit(
-        site=str(node["site"]),
+        site=_text(node["site"]),
         operator=operator(**own, **{key: _number(value) for key, value in node["settings"].items()}),
-        positions=Positions(str(node["positions"])),
+        positions=Positions(_text(node["positions"])),
         strength=_number(node["strength"]),
         features=_integers(node["features"]),
         heads=_integers(node["heads"]),
-        unit=str(node["unit"]),
+        unit=_unit(node["unit"]),
         provenance=provenance,
     )
+
+
+def _provenance(node: dict[str, Any]) -> Provenance:
+    found = Provenance(**node)
+    tables = (found.fingerprint, found.recipe, found.equations, found.stream_norm)
+    if not all(isinstance(table, dict) for table in tables):
+        raise TypeError("the provenance, whose entries are no tables")
+    _text(found.start_token)
+    return found
 
 
 def _is_own(key: str, prefix: str) -> bool:
@@ -170,10 +202,30 @@ def _is_own(key: str, prefix: str) -> bool:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise TypeError(f"{value!r}, which is no number")
     return value
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r}, which is no text")
+    return value
+
+
+def _unit(value: Any) -> str:
+    if value not in UNITS:
+        raise ValueError(f"the unit {value!r}")
+    return value
+
+
 def _integers(value: Any) -> tuple[int, ...] | None:
-    return None if value is None else tuple(int(item) for item in value)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise TypeError(f"{value!r}, which are no whole numbers")
+    return tuple(value)
+
+
+def _line(problem: BaseException) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]

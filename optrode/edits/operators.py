@@ -21,9 +21,13 @@ from ..errors import NotFinite, NotSupported, WrongShape
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """Base of all operators. `name` is what a file calls it."""
+    """Base of all operators. `name` is what a file calls it.
+
+    `elementwise` says that the tensors have the axes of one activation: a number, [width] or [head, width].
+    """
 
     name: ClassVar[str] = ""
+    elementwise: ClassVar[bool] = False
 
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
         raise NotImplementedError
@@ -59,6 +63,7 @@ class Add(Operator):
 
     vector: Tensor
     name: ClassVar[str] = "add"
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
         return h + self.vector
@@ -92,6 +97,7 @@ class Scale(Operator):
 
     factor: Tensor
     name: ClassVar[str] = "scale"
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
         return h * self.factor
@@ -121,6 +127,7 @@ class Affine(Operator):
     weight: Tensor
     bias: Tensor
     name: ClassVar[str] = "affine"
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
         return self.weight * h + self.bias
@@ -132,6 +139,7 @@ class Replace(Operator):
 
     value: Tensor
     name: ClassVar[str] = "replace"
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
         return self.value.expand_as(h)
@@ -144,6 +152,7 @@ class Clamp(Operator):
     low: Tensor
     high: Tensor
     name: ClassVar[str] = "clamp"
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(h, self.low), self.high)
@@ -156,17 +165,19 @@ class Clamp(Operator):
 
 @dataclass(frozen=True, eq=False)
 class Function(Operator):
-    """function(h) -> h of the same shape. Cannot be saved, since a file never holds code."""
+    """function(rows) -> rows of the same shape, [row, width] or [row, head, width]. Cannot be saved: it is code."""
 
     function: Callable[[Tensor], Tensor]
     name: ClassVar[str] = "function"
 
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
-        new = self.function(h)
-        if not isinstance(new, Tensor) or new.shape != h.shape:
+        # Rows whether or not a mask has made rows of them, so that padding does not change what the function gets.
+        rows = h.flatten(0, index.dim() - 1)
+        new = self.function(rows)
+        if not isinstance(new, Tensor) or new.shape != rows.shape:
             got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
-            raise WrongShape(f"the function of the edit returned {got} for an activation of shape {tuple(h.shape)}")
-        return new
+            raise WrongShape(f"the function of the edit returned {got} for rows of shape {tuple(rows.shape)}")
+        return new.reshape(h.shape)
 
 
 SAVEABLE: dict[str, type[Operator]] = {
@@ -181,7 +192,8 @@ def orthonormal(directions: Tensor) -> Tensor:
     """
     rows = directions.reshape(-1, directions.shape[-1]).to(torch.float64)
     left, singular, right = torch.linalg.svd(rows, full_matrices=False)
-    if bool(singular.min() <= 1e-6 * singular.max()) or not bool(singular.max() > 0):
+    too_many = rows.shape[0] > rows.shape[1]
+    if too_many or bool(singular.min() <= 1e-6 * singular.max()) or not bool(singular.max() > 0):
         raise WrongShape("the directions to project out are zero or depend on each other: give independent ones")
     return (left @ right).to(directions.dtype)
 

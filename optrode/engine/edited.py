@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from ..edits.base import Edit, SiteEdit, SiteEditBase
 from ..edits.prefix import PrefixEdit
@@ -16,8 +17,19 @@ from .receipt import Receipt, SiteReceipt
 from .session import Session
 from .transformers_names import is_compiled
 
-# Prefix edits of the context, outermost first, each with its receipt.
-PREFIXES: ContextVar[tuple[tuple[Host, PrefixEdit, Receipt], ...]] = ContextVar("optrode_prefixes", default=())
+
+@dataclass(eq=False)
+class Prefix:
+    """A prefix edit of the context. `over` outlives the block in contexts that were copied inside it."""
+
+    host: Host
+    edit: PrefixEdit
+    receipt: Receipt
+    over: bool = False
+
+
+# Prefix edits of the context, outermost first.
+PREFIXES: ContextVar[tuple[Prefix, ...]] = ContextVar("optrode_prefixes", default=())
 
 # Sites that hold the stream or a part of it: their width is known before any forward.
 _STREAM = ("in", "out", "mid", "attn.in", "attn.out", "mlp.in", "mlp.out", "embed", "final")
@@ -34,7 +46,9 @@ def edited(host: Host, *edits: Edit) -> Iterator[Receipt]:
     if not edits:
         raise EditDidNothing("no edit was given: pass at least one to model.edited")
     with ExitStack() as stack:
-        receipts = [stack.enter_context(_enter(host, edit)) for edit in edits]
+        receipts = []
+        for edit in edits:
+            receipts.append(stack.enter_context(_enter(host, edit)))
         if len(receipts) == 1:
             yield receipts[0]
         else:
@@ -67,11 +81,13 @@ def _prefix_edit(host: Host, edit: PrefixEdit) -> Iterator[Receipt]:
             f"{host.name} has no chat template, so example turns cannot be put in front: use a system text"
         )
     receipt = Receipt(sites={"prefix": SiteReceipt("prefix")})
-    token = PREFIXES.set((*PREFIXES.get(), (host, edit, receipt)))
+    prefix = Prefix(host, edit, receipt)
+    PREFIXES.set((*PREFIXES.get(), prefix))
     try:
         yield receipt
     finally:
-        PREFIXES.reset(token)
+        prefix.over = True
+        PREFIXES.set(tuple(other for other in PREFIXES.get() if other is not prefix))
     if not receipt.calls:
         raise EditDidNothing("the prefix edit never fired: no prompt was encoded inside the block")
 
@@ -83,7 +99,7 @@ def _site_edit(host: Host, edit: SiteEditBase) -> Iterator[Receipt]:
             f"{host.name} is compiled, where hooks added later are ignored: edit the model before torch.compile"
         )
     session = bind(host, edit)
-    if not session.edits:
+    if not session.edits and not session.sums:
         session.receipt.note("strength 0: nothing was installed")
         yield session.receipt
         return
@@ -100,6 +116,7 @@ def bind(host: Host, edit: SiteEditBase) -> Session:
     sites: dict[str, SiteInfo] = {}
     for leaf in edit.leaves():
         for site in host.match(leaf.site):
+            _check_heads(leaf, site)
             _check_width(host, leaf, site)
             sites[site.address] = site
 
@@ -124,7 +141,7 @@ def judge(edit: SiteEditBase, receipt: Receipt, host: Host) -> None:
             raise NotFinite(
                 f"the edit made NaN or infinity at {site.address}: lower its strength, or check the vector it adds"
             )
-    if not receipt.forwards:
+    if not receipt.forwards and not receipt.calls:
         raise EditDidNothing("the edit never fired: no forward of the model ran inside the block")
     for leaf in edit.leaves():
         if leaf.strength == 0:
@@ -135,7 +152,7 @@ def judge(edit: SiteEditBase, receipt: Receipt, host: Host) -> None:
                 f"the edit at {leaf.site} never fired: the forwards stopped after {receipt.layers_run} layers, "
                 "before its site, or the network does not call that module"
             )
-        if own and not any(site.selected for site in own):
+        if own and not any(site.selected_by(leaf.positions) for site in own):
             raise EditDidNothing(
                 f"the edit at {leaf.site} touched no position: '{leaf.positions}' selected nothing in these inputs"
             )
@@ -156,8 +173,14 @@ def _check_model(host: Host, edit: SiteEditBase) -> None:
         if differs:
             warnings.warn(
                 f"this edit was fitted on a model like {host.name}, but with another {differs}: check its effect",
-                stacklevel=5,
+                stacklevel=8,  # the line with the user's `with`
             )
+
+
+def _check_heads(leaf: SiteEdit, site: SiteInfo) -> None:
+    """Without a head axis, numbers of heads would pick among the tokens."""
+    if leaf.heads is not None and "head" not in site.port.axes:
+        raise WrongShape(f"{site.address} has no heads, so heads={leaf.heads} has no meaning: use layers.N.attn.heads")
 
 
 def _check_width(host: Host, leaf: SiteEdit, site: SiteInfo) -> None:
@@ -165,6 +188,11 @@ def _check_width(host: Host, leaf: SiteEdit, site: SiteInfo) -> None:
     if part not in _STREAM or host.width is None or leaf.features is not None:
         return
     for name, tensor in leaf.operator.tensors().items():
+        if leaf.operator.elementwise and tensor.dim() > 1:
+            raise WrongShape(
+                f"the {name} of the edit has shape {tuple(tensor.shape)}, but {site.address} takes one of [width]: "
+                "use add_by_position for one vector per position"
+            )
         if tensor.dim() and tensor.shape[-1] != host.width:
             raise WrongShape(
                 f"the {name} of the edit has width {tensor.shape[-1]}, "

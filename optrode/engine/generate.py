@@ -13,7 +13,7 @@ from ..batches import Batch
 from ..encoding import Prompt, as_prompts
 from ..errors import BadInput, NotSupported
 from ..host import Host
-from .hooks import ACTIVE
+from .hooks import active_sessions
 from .progress import track
 from .prompts import encode_edited
 from .read import chunks
@@ -61,7 +61,9 @@ def generate(
         raise NotSupported(f"{host.name} ({type(host.module).__name__}) cannot generate text")
     if max_new_tokens < 1:
         raise BadInput(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
-    _refuse(options)
+    if host.tokenizer is None:
+        raise NotSupported(f"{host.name} has no tokenizer, so what it writes cannot be turned into text")
+    _refuse(host, options)
     if isinstance(prompts, Batch):
         batch = prompts
     else:
@@ -75,10 +77,11 @@ def generate(
     return [found[row] for row in range(len(batch))]
 
 
-def _refuse(options: dict[str, Any]) -> None:
-    if not ACTIVE.get():
+def _refuse(host: Host, options: dict[str, Any]) -> None:
+    if not active_sessions():
         return
-    if options.get("num_beams", 1) != 1:
+    own = getattr(options.get("generation_config", host.module.generation_config), "num_beams", None)
+    if (options.get("num_beams") or own or 1) != 1:
         raise NotSupported("an edit cannot be active in beam search: use greedy decoding or sampling")
     if options.get("assistant_model") is not None or options.get("prompt_lookup_num_tokens"):
         raise NotSupported("an edit cannot be active in assisted decoding: leave the assistant out")
@@ -95,7 +98,7 @@ def _generate_part(host: Host, batch: Batch, new_tokens: int, sampling: Sampling
         arguments |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
     if sampling.repetition_penalty != 1:
         arguments["repetition_penalty"] = sampling.repetition_penalty
-    if ACTIVE.get():
+    if active_sessions():
         # A compiled decode step would leave the hooks out.
         arguments["disable_compile"] = True
     batch = batch.to(host.device)

@@ -23,6 +23,14 @@ Point = tuple[nn.Module, str]
 ACTIVE: ContextVar[tuple[Session, ...]] = ContextVar("optrode_active_sessions", default=())
 
 
+def active_sessions() -> list[Session]:
+    """The sessions of this context, outermost first.
+
+    A context that was copied inside a block, such as that of a task, still names sessions that have ended since.
+    """
+    return [session for session in ACTIVE.get() if not session.over]
+
+
 class _Held:
     def __init__(self, handle: Any):
         self.handle = handle
@@ -87,21 +95,28 @@ def hook_set(module: nn.Module) -> HookSet:
     return _SETS.setdefault(module, HookSet())
 
 
+# All sessions edit before any of them looks, so that what is noted or read is what the network goes on with, and sums
+# that are written through a part come after the edits of that part, as they do in the network.
+
+
 def _before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-    changed = False
-    for session in ACTIVE.get():
+    sessions, given = active_sessions(), (args, kwargs)
+    for session in sessions:
         session.begin_forward(module, args, kwargs)
-        new = session.at_input(module, args, kwargs)
-        if new is not None:
-            args, kwargs = new
-            changed = True
-    return (args, kwargs) if changed else None
+        args, kwargs = session.edit_input(module, args, kwargs)
+    for session in sessions:
+        session.see_input(module, args, kwargs)
+    return (args, kwargs) if args is not given[0] or kwargs is not given[1] else None
 
 
 def _after(module: nn.Module, args: tuple, output: Any) -> Any:
-    changed = output
-    for session in ACTIVE.get():
-        changed = session.at_output(module, changed)
+    sessions, changed = active_sessions(), output
+    for session in sessions:
+        changed = session.edit_output(module, changed)
+    for session in sessions:
+        changed = session.write_sums(module, changed)
+    for session in sessions:
+        session.see_output(module, changed)
     return changed if changed is not output else None
 
 

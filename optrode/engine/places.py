@@ -30,17 +30,19 @@ class Forward:
         self.rows = rows
         self.start = start
         self.count = count
-        self._chosen: dict[str, tuple[Tensor | None, Tensor] | None] = {}
+        self._chosen: dict[tuple[str, torch.device], tuple[Tensor | None, Tensor] | None] = {}
 
     @property
     def decode(self) -> bool:
-        return self.start > 0
+        """Whether it brings written tokens only; a prompt may come in parts too."""
+        return self.start >= (self.batch.width if self.batch is not None else 1)
 
     def select(self, positions: Positions, device: torch.device) -> tuple[Tensor | None, Tensor] | None:
         """Mask [row, token] (None for all) and running numbers [row, token], or None where nothing is selected."""
-        if positions.text not in self._chosen:
-            self._chosen[positions.text] = self._select(positions, device)
-        return self._chosen[positions.text]
+        key = (positions.text, device)
+        if key not in self._chosen:
+            self._chosen[key] = self._select(positions, device)
+        return self._chosen[key]
 
     def _select(self, positions: Positions, device: torch.device) -> tuple[Tensor | None, Tensor] | None:
         batch = self.batch
@@ -61,7 +63,7 @@ class Forward:
             if not any(flags):
                 return None
             mask = None if all(flags) else torch.tensor(flags, device=device).expand(self.rows, -1)
-            return mask, torch.arange(step, step + written, device=device).expand(self.rows, -1)
+            return mask, self._written_index(positions, batch, step, written, device)
         return self._select_prompt(positions, batch, prompt_columns, written, step, device)
 
     def _select_prompt(
@@ -78,13 +80,22 @@ class Forward:
         if written:
             flags = torch.tensor(positions.in_generated(step, written), device=device).expand(len(mask), -1)
             mask = torch.cat([mask, flags], -1)
-            index = torch.cat([index, torch.arange(step, step + written, device=device).expand(len(index), -1)], -1)
         copies = self.rows // len(batch)
         if copies > 1:
             mask, index = mask.repeat_interleave(copies, 0), index.repeat_interleave(copies, 0)
+        if written:
+            index = torch.cat([index, self._written_index(positions, batch, step, written, device)], -1)
         if not bool(mask.any()):
             return None
         return (None if bool(mask.all()) else mask), index
+
+    def _written_index(
+        self, positions: Positions, batch: Batch, step: int, written: int, device: torch.device
+    ) -> Tensor:
+        """Running numbers of written tokens; they go on from those of the row's prompt."""
+        before = positions.in_prompt(batch).to(device).sum(-1, keepdim=True) + positions.written_before(step)
+        copies = max(1, self.rows // len(batch))
+        return before.repeat_interleave(copies, 0) + torch.arange(written, device=device)
 
 
 class Places:
@@ -94,15 +105,23 @@ class Places:
         self._forward = forward
         self._tensor = tensor
         self._by_token = by_token
-        self.selected: int | Tensor = 0
+        self.offered: dict[str, tuple[Tensor | None, int]] = {}
 
     def select(self, positions: Positions) -> tuple[Tensor | None, Tensor] | None:
         device = self._tensor.device
         chosen = self._forward.select(positions, device) if self._by_token else self._whole(positions)
         if chosen is not None:
-            mask = chosen[0]
-            self.selected = self.selected + (chosen[1].numel() if mask is None else mask.sum())
+            if self._by_token:
+                chosen = self._of_last_columns(*chosen)
+            self.offered[positions.text] = (chosen[0], chosen[1].numel())
         return chosen
+
+    def _of_last_columns(self, mask: Tensor | None, index: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Heads are often given the last columns only, the ones whose logits are needed."""
+        count = self._tensor.shape[1]
+        if count >= index.shape[1]:
+            return mask, index
+        return None if mask is None else mask[:, -count:], index[:, -count:]
 
     def _whole(self, positions: Positions) -> tuple[None, Tensor]:
         """Activations without a token axis (pixels, patches, pooled vectors) are taken whole."""
@@ -122,7 +141,7 @@ def forward_from_call(host: Host, args: tuple, kwargs: dict) -> Forward:
     count = main.shape[1]
     start = cache_length(cache_of(args, kwargs))
     running = RUNNING.get()
-    if running is not None and running[0] is host:
+    if running is not None and running[0].module is host.module:
         return Forward(running[1], rows, start, count)
     return Forward(_implied_batch(host, main, kwargs, start), rows, start, count)
 

@@ -15,13 +15,13 @@ from ..encoding import Prompt
 from ..errors import BadInput, NotSupported
 from ..host import Host, SiteInfo
 from ..positions import Positions
-from .hooks import ACTIVE, hooks_alone
+from .hooks import active_sessions, hooks_alone
 from .progress import track
 from .prompts import encode_edited
 from .resume import Residuals, checked, resumed
 from .run import Inputs, run
 from .session import Session, Tap
-from .transformers_names import cache_argument, cache_contents, cache_with, new_cache
+from .transformers_names import cache_argument, cache_contents, cache_with, keep_columns_argument, new_cache
 from .views import site_view
 
 # Tokens in one forward: large enough to keep two cores busy, small enough to stay in memory with any number of sites.
@@ -139,7 +139,7 @@ def _one_forward(
     cache: Any = None,
     start: int = 0,
 ) -> Activations:
-    columns = _logit_columns(batch, request)
+    columns = _logit_columns(host, batch, request)
     session, taps = _session(host, request, few_logits=columns is not None)
     session.first_layer = first_layer
     with _grad_mode(request.grad), session.active(), resumed(host, first_layer, residual):
@@ -164,8 +164,8 @@ def _read_bare(host: Host, inputs: Tensor | dict[str, Tensor], request: Request)
 def _read_resumed(host: Host, cached: Residuals, request: Request) -> Activations:
     """Resume at the last cached block that neither an active edit nor a wanted site comes before."""
     first = host.layers
-    for session in ACTIVE.get():
-        for actions in session.edits.values():
+    for session in active_sessions():
+        for actions in (*session.edits.values(), *session.sums.values()):
             for action in actions:
                 first = min(first, _needs_from(host, action.site))
     for site in request.sites:
@@ -184,7 +184,7 @@ def _first_column(cached: Residuals, request: Request) -> int:
     if not cached.keys_values or request.positions is None or not all(_has_tokens(site) for site in request.sites):
         return 0
     touched = request.positions.in_prompt(cached.batch)
-    for session in ACTIVE.get():
+    for session in active_sessions():
         for positions in session.positions:
             touched = touched | positions.in_prompt(cached.batch)
     return int(touched.any(0).int().argmax())
@@ -208,6 +208,10 @@ def _check(taps: list[Tap]) -> None:
             raise NotSupported(
                 f"{tap.site.address} did not run in this forward: the network has the module but does not call it here"
             )
+        if tap.overwritten:
+            raise NotSupported(
+                f"{tap.site.address} is overwritten in place by the network after it was read: read it without grad"
+            )
         if tap.fired > 1:
             raise NotSupported(
                 f"{tap.site.address} ran {tap.fired} times in one forward, so it is not one activation: "
@@ -218,9 +222,17 @@ def _check(taps: list[Tap]) -> None:
 # Logits only where they are wanted ----------------------------------------------------------------------------------
 
 
-def _logit_columns(batch: Batch, request: Request) -> Tensor | None:
+def _logits_are_edited() -> bool:
+    """An edit has to know which columns it sees, so it gets them all."""
+    actions = (action for session in active_sessions() for found in session.edits.values() for action in found)
+    return any(action.site.address == "logits" for action in actions)
+
+
+def _logit_columns(host: Host, batch: Batch, request: Request) -> Tensor | None:
     """The columns whose logits are needed; None for all. Logits are the largest tensor by far."""
     if request.positions is None or not any(site.address == "logits" for site in request.sites):
+        return None
+    if not keep_columns_argument(host.head_accepts) or _logits_are_edited():
         return None
     used = request.positions.in_prompt(batch).any(0)
     return used.nonzero().flatten() if bool(used.any()) else None
@@ -231,8 +243,8 @@ def _restore_logits(taps: list[Tap], batch: Batch, columns: Tensor, request: Req
     assert request.positions is not None
     for tap in taps:
         if tap.site.address == "logits" and tap.value is not None and tap.value.dim() == 3:
-            chosen = request.positions.in_prompt(batch)[:, columns.to(batch.ids.device)]
-            tap.value = tap.value[chosen.to(tap.value.device)]
+            tap.picked = request.positions.in_prompt(batch)[:, columns.to(batch.ids.device)]
+            tap.value = tap.value[tap.picked.to(tap.value.device)]
 
 
 # Putting results together -------------------------------------------------------------------------------------------
@@ -255,8 +267,13 @@ def _gather(host: Host, batch: Batch | None, request: Request, taps: list[Tap], 
 
 
 def _viewer(host: Host, tap: Tap, session: Session) -> Callable[[Tensor], Tensor]:
-    rows = session.forward.rows if session.forward else 1
-    return lambda gradient: site_view(host, tap.site, gradient, rows)
+    rows, picked = session.forward.rows if session.forward else 1, tap.picked
+
+    def view(gradient: Tensor) -> Tensor:
+        whole = site_view(host, tap.site, gradient, rows)
+        return whole if picked is None else whole[picked.to(whole.device)]
+
+    return view
 
 
 def _places(batch: Batch | None, positions: Positions | None) -> Tensor | None:
@@ -298,23 +315,25 @@ def _many_forwards(host: Host, batch: Batch, request: Request, tokens: int) -> A
     parts = list(chunks(batch, tokens))
     whole: dict[str, Tensor] = {}
     places = _places(batch, request.positions)
+    # Sites without tokens, such as a pooled vector, are read whole whatever the positions.
+    at = {site.address: places if _has_tokens(site) else None for site in request.sites}
     last: Activations | None = None
     for rows, part in track(parts, "reading activations"):
         last = _one_forward(host, part, request)
         for site, value in last.items():
             if site not in whole:
-                whole[site] = _empty(batch, places, last.axes[site], value)
-            _put(whole[site], value, last, rows, batch, places, last.axes[site])
+                whole[site] = _empty(batch, at[site], last.axes[site], value)
+            _put(whole[site], value, last, rows, batch, at[site], last.axes[site])
     if last is None:
         raise BadInput("no prompt was given: pass at least one")
     single = places is not None and places[:, 0].tolist() == list(range(len(batch)))
-    axes = {site: _whole_axes(named, places is not None, single) for site, named in last.axes.items()}
+    axes = {site: _whole_axes(named, at[site] is not None, single) for site, named in last.axes.items()}
     return Activations(whole, axes, batch, places, host.tokenizer, last.layers_run, last.layers_skipped)
 
 
 def _whole_axes(axes: tuple[str, ...], selected: bool, single: bool) -> tuple[str, ...]:
     """A part may have one position in each row where the whole has not."""
-    if not selected or "token" in axes or "patch" in axes:
+    if not selected or "token" in axes:
         return axes
     return ("example" if single else "position", *axes[1:])
 

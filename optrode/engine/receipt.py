@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..positions import Positions
+
 
 @dataclass
 class SiteReceipt:
     """Counts of one site. `selected` positions were offered to the edit, `changed` ones came out different.
 
-    `relative_change` is the mean of |new - old| / |old| over changed positions, `largest_change` its maximum.
+    `relative_change` is the mean of |new - old| / |old| over changed positions, `largest_change` its maximum; a change
+    of a zero activation counts as 1.
     """
 
     address: str
@@ -22,9 +25,11 @@ class SiteReceipt:
     decode_calls: int = 0
     rows: int = 0
     _selected: Any = 0
+    _by_positions: dict[str, Any] = field(default_factory=dict)
     _changed: Any = 0
     _total: Any = 0.0
     _largest: Any = 0.0
+    _size: Any = 0.0
 
     @property
     def selected(self) -> int:
@@ -42,8 +47,25 @@ class SiteReceipt:
     def largest_change(self) -> float:
         return float(self._largest)
 
-    def record(self, old: Tensor, new: Tensor, decode: bool) -> None:
-        """Count one call. Sums stay on the activation's device, so that nothing waits for it."""
+    def selected_by(self, positions: Positions) -> int:
+        """How many positions one selection gave, of the several that a sum or chain of edits may have."""
+        return int(self._by_positions.get(positions.text, 0))
+
+    def offer(self, offered: dict[str, tuple[Tensor | None, int]]) -> None:
+        """Count what each selection gave in one call: a mask, or None and the number of all positions."""
+        for text, (mask, count) in offered.items():
+            self._by_positions[text] = self._by_positions.get(text, 0) + (count if mask is None else mask.sum())
+        masks = [mask for mask, _ in offered.values()]
+        if any(mask is None for mask in masks):
+            self._selected = self._selected + max(count for _, count in offered.values())
+        elif masks:
+            self._selected = self._selected + torch.stack(masks).any(0).sum()  # type: ignore[arg-type]
+
+    def record(self, old: Tensor, new: Tensor, decode: bool, headed: bool = False) -> None:
+        """Count one call. Sums stay on the activation's device, so that nothing waits for it.
+
+        A position is one vector along the last axis; `headed` says that its heads, the axis before, belong together.
+        """
         self.calls += 1
         self.decode_calls += decode
         self.prefill_calls += not decode
@@ -51,18 +73,21 @@ class SiteReceipt:
         if new is old:
             return
         with torch.no_grad():
-            size = (new - old).flatten(2).norm(dim=-1) if old.dim() > 3 else (new - old).norm(dim=-1)
-            base = old.flatten(2).norm(dim=-1) if old.dim() > 3 else old.norm(dim=-1)
+            size, base = (new - old).norm(dim=-1), old.norm(dim=-1)
+            if headed:
+                size, base = size.norm(dim=-1), base.norm(dim=-1)
             changed = size != 0
-            relative = torch.where(changed, size / base.clamp(min=torch.finfo(base.dtype).tiny), torch.zeros_like(size))
+            # Where the activation was zero, all of the new one is change.
+            relative = torch.where(base > 0, size / base, changed.to(size.dtype))
             self._changed = self._changed + changed.sum()
             self._total = self._total + relative.sum()
-            # NaN must survive the maximum, since that is how a strength that is too large is found.
+            # NaN survives the maximum; that is how a strength that is too large is found.
             self._largest = torch.maximum(torch.as_tensor(self._largest, device=relative.device), relative.max())
+            self._size = torch.maximum(torch.as_tensor(self._size, device=size.device), size.max())
 
     @property
     def finite(self) -> bool:
-        return bool(torch.isfinite(torch.as_tensor(self._largest)))
+        return bool(torch.isfinite(torch.as_tensor(self._size)))
 
 
 @dataclass

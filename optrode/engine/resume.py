@@ -103,8 +103,8 @@ def _restore(blocks: list[nn.Module]) -> None:
                     del block.__dict__["forward"]
 
 
-# Network -> whether blocks, and whether columns, can be resumed from.
-_CAN_RESUME: weakref.WeakKeyDictionary[nn.Module, tuple[bool, bool]] = weakref.WeakKeyDictionary()
+# Network -> whether blocks, and whether columns, can be resumed from; an entry is there once it was measured.
+_CAN_RESUME: weakref.WeakKeyDictionary[nn.Module, dict[str, bool]] = weakref.WeakKeyDictionary()
 
 
 def checked(host: Host, found: Residuals) -> Residuals:
@@ -113,22 +113,28 @@ def checked(host: Host, found: Residuals) -> Residuals:
     Compares the last token of the last block's output with that of a full forward, with float tolerance: resumed at
     every cached block, and with half of the columns taken from the keys and values.
     """
-    if host.module not in _CAN_RESUME:
-        _CAN_RESUME[host.module] = _probe(host, found)
-    layers, columns = _CAN_RESUME[host.module]
-    return Residuals(found.batch, found.at if layers else {}, found.keys_values if columns else [])
+    known = _CAN_RESUME.setdefault(host.module, {})
+    can_measure = {"layers": bool(found.at), "columns": bool(found.keys_values) and int(found.batch.mask[0].sum()) > 1}
+    if any(can_measure[kind] and kind not in known for kind in can_measure):
+        known |= _probe(host, found)
+    at = found.at if known.get("layers") else {}
+    return Residuals(found.batch, at, found.keys_values if known.get("columns") else [])
 
 
-def _probe(host: Host, found: Residuals) -> tuple[bool, bool]:
+def _probe(host: Host, found: Residuals) -> dict[str, bool]:
     one = found.batch.pick([0])
-    part = slice(found.batch.width - one.width, None)
-    at = {layer: value[:1, part] for layer, value in found.at.items()}
-    kept = [(keys[:1, :, part], values[:1, :, part]) for keys, values in found.keys_values]
+    used = found.batch.mask[0].nonzero().flatten()
+    part = slice(int(used[0]), int(used[-1]) + 1)
     full = _last_out(host, one)
-    layers = bool(at) and all(_same(full, _tried(host, one, layer, residual)) for layer, residual in at.items())
+    measured = {}
+    if found.at:
+        at = {layer: value[:1, part] for layer, value in found.at.items()}
+        measured["layers"] = all(_same(full, _tried(host, one, layer, residual)) for layer, residual in at.items())
     half = one.width // 2
-    columns = bool(kept) and half > 0 and _same(full, _tried(host, one, 0, None, cache_with(kept, half), half))
-    return layers, columns
+    if found.keys_values and half:
+        kept = [(keys[:1, :, part], values[:1, :, part]) for keys, values in found.keys_values]
+        measured["columns"] = _same(full, _tried(host, one, 0, None, cache_with(kept, half), half))
+    return measured
 
 
 def _same(full: Tensor, got: Tensor | None) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..batches import Batch
@@ -39,7 +38,7 @@ def run(
     """
     module = host.module if head else host.base
     arguments = call_arguments(host, inputs)
-    keep = keep_columns_argument(_accepts(module))
+    keep = keep_columns_argument(host.head_accepts)
     if head and columns is not None and keep:
         arguments[keep] = (columns - start).to(host.device)
     if "use_cache" in host.accepts:
@@ -82,9 +81,3 @@ def _main_name(host: Host, tensor: Tensor) -> str:
         if name in host.accepts:
             return name
     return next(iter(host.accepts), "input")
-
-
-def _accepts(module: torch.nn.Module) -> frozenset[str]:
-    import inspect
-
-    return frozenset(inspect.signature(module.forward).parameters)

@@ -14,7 +14,7 @@ from ..edits.base import Change
 from ..errors import WrongShape
 from ..host import Host, SiteInfo
 from ..positions import Positions
-from .hooks import ACTIVE, Point, hook_set
+from .hooks import ACTIVE, Point, active_sessions, hook_set
 from .places import Forward, Places, forward_from_call
 from .receipt import Receipt, SiteReceipt
 from .views import first_tensor, put_first, site_unview, site_view
@@ -36,19 +36,24 @@ class Tap:
     value: Tensor | None = None
     source: Tensor | None = None
     fired: int = 0
+    version: int = 0
+    picked: Tensor | None = None
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether the network changed the activation in place after it was taken (only where nothing is copied)."""
+        return self.keep_graph and self.value is not None and self.value._version != self.version
 
     def take(self, h: Tensor, places: Places) -> None:
         """Keep `h`: whole as [example, token, ...], or its selected positions as [position, ...]."""
         if self.positions is not None:
             chosen = places.select(self.positions)
-            if chosen is None:
-                h = h[:, :0].flatten(0, 1)
-            elif chosen[0] is not None:
-                h = h[chosen[0]]
-            else:
-                h = h.flatten(0, 1)
+            empty = chosen is None
+            mask = None if chosen is None else chosen[0]
+            self.picked = mask if mask is not None else torch.full(h.shape[:2], not empty, device=h.device)
+            h = h[self.picked]
         if self.keep_graph:
-            self.value = h
+            self.value, self.version = h, h._version
         else:
             device, dtype = self.device or h.device, self.dtype or h.dtype
             self.value = h.detach().to(device, dtype, copy=True)
@@ -73,9 +78,11 @@ class Session:
         self.receipt = Receipt()
         self.taps: dict[Point, list[Tap]] = {}
         self.edits: dict[Point, list[EditAction]] = {}
+        self.sums: dict[Point, list[EditAction]] = {}
         self.residuals: dict[nn.Module, list[EditAction]] = {}
         self.positions: list[Positions] = []
         self.stops = False
+        self.over = False
         self.first_layer = 0
         self.forward: Forward | None = None
         self._waiting = 0
@@ -92,24 +99,27 @@ class Session:
             return
         # The sum is known only where the part is added, so the block's input is noted on the way in.
         self.residuals.setdefault(self.host.blocks[site.layer or 0], []).append(action)
-        self.edits.setdefault(self._point(self.host.table[site.adds_to]), []).append(action)
+        self.sums.setdefault(self._point(self.host.table[site.adds_to]), []).append(action)
 
     def _point(self, site: SiteInfo) -> Point:
         return self.host.submodule(site.module), site.port.side
 
     def points(self) -> list[Point]:
         entry = [(self.host.base, "in")]
-        return list(dict.fromkeys([*entry, *self.taps, *self.edits, *((block, "in") for block in self.residuals)]))
+        noted = [(block, "in") for block in self.residuals]
+        return list(dict.fromkeys([*entry, *self.taps, *self.edits, *self.sums, *noted]))
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Hooks in place and this session the innermost of the context, until the block ends in any way."""
         release = hook_set(self.host.module).acquire(self.points())
-        token = ACTIVE.set((*ACTIVE.get(), self))
         try:
+            ACTIVE.set((*ACTIVE.get(), self))
             yield
         finally:
-            ACTIVE.reset(token)
+            # Blocks may end in another order or context than they began in, as generators do when they are closed.
+            self.over = True
+            ACTIVE.set(tuple(session for session in ACTIVE.get() if session is not self))
             release()
 
     # Running -------------------------------------------------------------------------------------------------------
@@ -126,32 +136,46 @@ class Session:
             for tap in taps:
                 tap.value, tap.source, tap.fired = None, None, 0
 
-    def at_input(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        point = (module, "in")
-        if point not in self.edits and point not in self.taps and module not in self.residuals:
-            return None
+    def edit_input(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """The arguments with the module's input edited; the very same objects where there is no edit."""
+        actions = self.edits.get((module, "in"))
+        if not actions:
+            return args, kwargs
         name, tensor = _input(module, args, kwargs)
-        new = self._edit(point, tensor)
-        for action in self.residuals.get(module, ()):
-            action.residual["in"] = new
-        self._tap(point, new)
+        new = self._applied(actions, tensor)
         if new is tensor:
-            return None
-        if name is None:
-            return (new, *args[1:]), kwargs
-        return args, {**kwargs, name: new}
+            return args, kwargs
+        return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
 
-    def at_output(self, module: nn.Module, output: Any) -> Any:
-        point = (module, "out")
-        if point not in self.edits and point not in self.taps:
+    def see_input(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Note the input that all sessions have left, for sums that begin with it and for taps."""
+        point = (module, "in")
+        if point not in self.taps and module not in self.residuals:
+            return
+        tensor = _input(module, args, kwargs)[1]
+        for action in self.residuals.get(module, ()):
+            action.residual["in"] = tensor
+        self._tap(point, tensor)
+
+    def edit_output(self, module: nn.Module, output: Any) -> Any:
+        return self._written(self.edits.get((module, "out")), module, output)
+
+    def write_sums(self, module: nn.Module, output: Any) -> Any:
+        return self._written(self.sums.get((module, "out")), module, output)
+
+    def see_output(self, module: nn.Module, output: Any) -> None:
+        if (module, "out") in self.taps:
+            self._tap((module, "out"), first_tensor(output, type(module).__name__))
+
+    def _written(self, actions: list[EditAction] | None, module: nn.Module, output: Any) -> Any:
+        if not actions:
             return output
         tensor = first_tensor(output, type(module).__name__)
-        new = self._edit(point, tensor)
-        self._tap(point, new)
+        new = self._applied(actions, tensor)
         return output if new is tensor else put_first(output, new)
 
-    def _edit(self, point: Point, tensor: Tensor) -> Tensor:
-        for action in self.edits.get(point, ()):
+    def _applied(self, actions: list[EditAction], tensor: Tensor) -> Tensor:
+        for action in actions:
             tensor = self._apply(action, tensor)
         return tensor
 
@@ -181,8 +205,11 @@ class Session:
             ) from problem
         if new.shape != wide.shape:
             raise WrongShape(f"the edit turned {action.site.address} of shape {_shape(wide)} into {_shape(new)}")
-        action.receipt._selected = action.receipt._selected + places.selected
-        action.receipt.record(wide, new, self.forward.decode if self.forward else False)
+        decode = self.forward.decode if self.forward else False
+        action.receipt.offer(places.offered)
+        # What the network's own precision rounds away was not changed, and what overflows there is not finite.
+        kept = new if wide is h or new is wide else new.to(h.dtype).float()
+        action.receipt.record(wide, kept, decode, headed="head" in action.site.port.axes)
         return None if new is wide else new
 
     def _tap(self, point: Point, tensor: Tensor) -> None:
@@ -197,9 +224,11 @@ class Session:
             tap.take(h, self._places(tap.site, h))
             self._waiting -= tap.fired == 1
         if self.stops and self._waiting == 0:
-            last = max((tap.site.rank[0] for found in self.taps.values() for tap in found if tap.site.rank), default=-1)
-            ran = min(last + 1, self.host.layers)
-            for session in ACTIVE.get():
+            ranks = [tap.site.rank for found in self.taps.values() for tap in found if tap.site.rank]
+            layer, order = max(ranks, default=(-1, 0))
+            # Before the first site of a block nothing of it has run.
+            ran = max(0, min(layer + (order > 0), self.host.layers))
+            for session in active_sessions():
                 session.receipt.layers_run = ran - self.first_layer
                 session.receipt.layers_skipped = self.host.layers - session.receipt.layers_run
             raise StopForward
@@ -228,4 +257,4 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _line(problem: BaseException) -> str:
-    return str(problem).splitlines()[0]
+    return (str(problem).splitlines() or [type(problem).__name__])[0]

@@ -138,10 +138,13 @@ def search(result: Result) -> alt.FacetChart | None:
         text="×", fontSize=13 if len({cell["layer"] for cell in cells}) <= 12 else 9, opacity=0.8
     ).transform_filter("datum.over")
     frames = base.mark_rect(fill=None, stroke=theme.INK, strokeWidth=2, cornerRadius=2).transform_filter("datum.chosen")
-    height = 24 * len({cell["strength"] for cell in cells})
+    # Methods may try strengths of their own, so each panel has its own rows.
+    height = 24 * max(len({c["strength"] for c in cells if c["method"] == method}) for method in ranked)
     chart = alt.layer(squares, crosses.encode(tooltip=tooltip), frames, data=_data(cells))
-    facets = chart.properties(width=250, height=height).facet(
-        facet=alt.Facet("method:N", sort=ranked, title=None), columns=3, spacing=28
+    facets = (
+        chart.properties(width=228, height=height)
+        .facet(facet=alt.Facet("method:N", sort=ranked, title=None), columns=3, spacing=28)
+        .resolve_scale(y="independent")
     )
     finished: alt.FacetChart = _finished(facets, "Heat maps of log-odds shift by layer and strength, one per method")
     return finished
@@ -154,10 +157,10 @@ def effect_against_kl(result: Result) -> alt.LayerChart | None:
 
 
 def effect_against_perplexity(result: Result) -> alt.LayerChart | None:
-    """Effect against the perplexity ratio of the completions, along strength, with the budget as a dashed rule."""
+    """Effect against the perplexity ratio on neutral text, along strength, with the budget as a dashed rule."""
     ratios = [finite_interval(row.get("perplexity_ratio")).value or 1.0 for row in records(result, "dose")]
     logarithmic = max(ratios, default=1.0) > 3
-    title = "perplexity ratio of completions" + (" (log scale)" if logarithmic else "")
+    title = "perplexity ratio on neutral text" + (" (log scale)" if logarithmic else "")
     return _effect_against(result, "perplexity_ratio", title, logarithmic=logarithmic, places=2)
 
 

@@ -7,8 +7,9 @@ figures. Random directions go through the same search, so that their spread show
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,83 +21,16 @@ from ..errors import BadInput
 from ..model import Model
 from ..parts.bench import Neutral, Written, distinct_bigrams, fluency, maybe_edited, rewrites_prompt, write_replies
 from ..parts.choice import ForcedChoice
-from ..parts.contrast import read_contrast
-from ..parts.discovery import find_method, methods_of
+from ..parts.discovery import find_method
 from ..parts.judge import Judge, fit_judge
 from ..parts.pairs import conversation
 from ..parts.probe import accuracy_by_layer
 from ..parts.statistics import bootstrap_mean, bootstrap_ratio
-from ..parts.tuner import Tuned, tune
+from ..parts.tuner import tune
 from ..stats import massive_by_layer, stream_norms
-from .protocol import SteeringMethod
+from .fitting import FULL, QUICK, RANDOM_ID, Candidate, Reader, Settings, Size, fit_all, offered_layers, spread
+from .protocol import DirectionMethod
 from .verdict import describe_model, describe_protocol, headline, rank, search_entries, unsteered_row, warnings_of
-
-RANDOM_ID = "random-direction"
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of everything a comparison uses. `layers` counts layers on offer, spread over the depth."""
-
-    name: str
-    pairs: int
-    tune: int
-    test: int
-    written: int
-    new_tokens: int
-    neutral: int
-    layers: int
-    strengths: tuple[float, ...]
-    random_directions: int = 20
-
-
-QUICK = Size(
-    "quick", pairs=60, tune=24, test=48, written=24, new_tokens=24, neutral=4, layers=4, strengths=(0.1, 0.2, 0.4)
-)
-FULL = Size(
-    "full",
-    pairs=240,
-    tune=72,
-    test=144,
-    written=72,
-    new_tokens=40,
-    neutral=12,
-    layers=8,
-    strengths=(0.05, 0.1, 0.2, 0.3, 0.4),
-)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a user may set. `budget`: largest allowed perplexity ratio on neutral text.
-
-    `direction`: `for` or `against` the behaviour; `auto` takes the one that the model leans away from.
-    """
-
-    size: Size = QUICK
-    budget: float = 1.2
-    direction: str = "auto"
-    methods: tuple[str, ...] = ()
-    seed: int = 0
-
-
-@dataclass
-class Candidate:
-    """A method on its way through the protocol."""
-
-    method: SteeringMethod
-    title: str
-    edits: dict[int, Edit]
-    seconds_fit: float
-    tuned: Tuned | None = None
-    seconds_tune: float = 0.0
-
-    @property
-    def edit(self) -> Edit:
-        """The chosen edit, at the chosen strength."""
-        if self.tuned is None:
-            return self.edits[-1]
-        return self.edits[self.tuned.best.layer] * self.tuned.best.strength
 
 
 class Bench:
@@ -154,17 +88,18 @@ def run(model: Model, behaviour: Behaviour, settings: Settings) -> tuple[dict[st
     with Steps("comparing steering methods") as steps:
         steps.at("measuring the unedited model")
         bench = Bench(model, behaviour, settings, layers)
-        candidates = _fit_all(model, fitted_on, settings, layers, bench.sign, steps)
+        reader = Reader(model, fitted_on)
+        candidates = fit_all(model, fitted_on, settings, layers, bench.sign, reader, steps)
         for candidate in steps.each(candidates, lambda found: f"tuning {found.title}"):
             _tune(candidate, bench, settings)
         rows = [
             _test(candidate, bench, settings)
             for candidate in steps.each(candidates, lambda found: f"testing {found.title}")
         ]
-        control = _random_control(model, fitted_on, bench, settings, layers, steps)
+        control = _random_control(bench, settings, layers, reader, steps)
         steps.at("curves and probes")
         dose = [point for candidate in candidates for point in _dose(candidate, bench, settings)]
-        about = _about_the_stream(model, fitted_on.fit, steps)
+        about = _about_the_stream(model, fitted_on.fit, reader, steps)
     ranked = rank([*rows, *([control] if control else [])], bench.judge.trusted)
     titles = {candidate.title: candidate for candidate in candidates}
     best = next((titles[row["method"]].edit for row in ranked if row["kind"] == "method"), None)
@@ -189,24 +124,6 @@ def run(model: Model, behaviour: Behaviour, settings: Settings) -> tuple[dict[st
     return result, best
 
 
-# Preparing ------------------------------------------------------------------------------------------------------------
-
-
-def offered_layers(model: Model, count: int) -> list[int]:
-    """`count` layers evenly spread between a fifth and four fifths of the depth."""
-    if model.layers < 2:
-        raise BadInput(f"{model.name} has {model.layers} layers: steering needs a language model with a layout")
-    places = np.linspace(0.2, 0.8, count) * model.layers
-    return sorted({min(model.layers - 1, max(1, round(place))) for place in places})
-
-
-def spread(items: Sequence[Any], count: int) -> tuple[Any, ...]:
-    """At most `count` items, evenly spread, so that every group is represented."""
-    if count >= len(items):
-        return tuple(items)
-    return tuple(items[int(place)] for place in np.linspace(0, len(items) - 1, count).round())
-
-
 def _sign(direction: str, judged: float) -> int:
     if direction not in ("auto", "for", "against"):
         raise BadInput(f"direction '{direction}' is not known: use for, against or auto")
@@ -215,54 +132,12 @@ def _sign(direction: str, judged: float) -> int:
     return 1 if direction == "for" else -1
 
 
-def _fit_all(
-    model: Model, behaviour: Behaviour, settings: Settings, layers: list[int], sign: int, steps: Steps
-) -> list[Candidate]:
-    found = []
-    for title, method in steps.each(chosen_methods(settings, sign), lambda item: f"fitting {item[0]}"):
-        started = steps.clock()
-        if method.role == "baseline":
-            if not behaviour.instructions[0 if sign > 0 else 1]:
-                continue
-            edits: dict[int, Edit] = {-1: method.fit(model, behaviour)}
-        else:
-            edits = {layer: edit * sign for layer, edit in method.fit_layers(model, behaviour, layers).items()}
-        found.append(Candidate(method, title, edits, steps.clock() - started))
-    return found
-
-
-def chosen_methods(settings: Settings, sign: int) -> list[tuple[str, SteeringMethod]]:
-    """Every method and baseline of the family (or those asked for), each variant that fits contrast replies as its own.
-
-    Raises `UnknownName` for a method that does not exist.
-    """
-    package = __package__ or "optrode.steering"
-    known = methods_of(package, str(_folder()))
-    wanted = settings.methods or tuple(found.id for found in known.values())
-    methods: list[tuple[str, SteeringMethod]] = []
-    for name in wanted:
-        kind = find_method(package, name)
-        if kind.id == RANDOM_ID:
-            continue
-        for variant in kind.variants():
-            methods.append((variant.label, variant.facing(sign)))
-    return methods
-
-
-def _folder() -> Any:
-    from pathlib import Path
-
-    return Path(__file__).parent
-
-
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
 def _tune(candidate: Candidate, bench: Bench, settings: Settings, *, measure_all: bool = True) -> None:
     if candidate.method.role == "baseline":
         return
-    import time
-
     started = time.perf_counter()
     strengths = [strength * candidate.method.strength_scale for strength in settings.size.strengths]
     candidate.tuned = tune(
@@ -316,18 +191,17 @@ def _completions(bench: Bench, written: Written, count: int = 3) -> list[dict[st
 
 
 def _random_control(
-    model: Model, behaviour: Behaviour, bench: Bench, settings: Settings, layers: list[int], steps: Steps
+    bench: Bench, settings: Settings, layers: list[int], reader: Reader, steps: Steps
 ) -> dict[str, Any] | None:
     """Random directions through the same search: one row whose spread is the luck of searching."""
     if not settings.size.random_directions or (settings.methods and RANDOM_ID not in settings.methods):
         return None
     kind = find_method(__package__ or "optrode.steering", RANDOM_ID)
-    # The data only tells the stream's norm, so few pairs are enough.
-    few = replace(behaviour, fit=behaviour.fit[:8])
     shifts, odds, seconds = [], [], 0.0
     for number in steps.each(range(settings.size.random_directions), lambda n: f"random direction {n + 1}"):
         method = kind(seed=1000 * settings.seed + number)
-        candidate = Candidate(method, method.label, method.fit_layers(model, few, layers), 0.0)
+        contrast, _ = reader.contrast(method)
+        candidate = Candidate(method, method.label, method.fit_contrast(bench.model, contrast, layers), 0.0)
         _tune(candidate, bench, settings, measure_all=False)
         seconds += candidate.seconds_tune
         shifts.append(float(bench.shift(bench.write(candidate.edit)).mean()))
@@ -392,16 +266,10 @@ def _dose(candidate: Candidate, bench: Bench, settings: Settings) -> list[dict[s
     return points
 
 
-def _about_the_stream(model: Model, pairs: Sequence[Pair], steps: Steps) -> dict[str, Any]:
+def _about_the_stream(model: Model, pairs: Sequence[Pair], reader: Reader, steps: Steps) -> dict[str, Any]:
     """Probe accuracy, norms and massive activations by layer, from the fit split."""
     sites = [f"layers.{layer}.out" for layer in range(model.layers)]
-    contrast = read_contrast(
-        model,
-        [conversation(pair.prompt, pair.positive) for pair in pairs],
-        [conversation(pair.prompt, pair.negative) for pair in pairs],
-        sites,
-        groups=[pair.group for pair in pairs],
-    )
+    contrast, _ = reader.contrast(DirectionMethod())
     steps.at("probing every layer")
     acts = model.read([conversation(pair.prompt, pair.positive) for pair in pairs[:8]], sites)
     assert acts.batch is not None
@@ -411,3 +279,6 @@ def _about_the_stream(model: Model, pairs: Sequence[Pair], steps: Steps) -> dict
         "norms": [{"layer": layer, **stream_norms(acts[site], mask)} for layer, site in enumerate(sites)],
         "massive": [asdict(found) for found in massive_by_layer(acts, per_layer=2)],
     }
+
+
+__all__ = ["FULL", "QUICK", "Bench", "Settings", "Size", "run"]

@@ -110,8 +110,12 @@ class DirectionMethod(SteeringMethod):
         return edits[0] if len(edits) == 1 else Sum(edits)
 
     def fit_layers(self, model: Model, behaviour: Behaviour, layers: Sequence[int]) -> dict[int, Edit]:
+        sites = [self.layer_site.format(layer=layer) for layer in layers]
+        return self.fit_contrast(model, self.contrast(model, behaviour, sites), layers)
+
+    def fit_contrast(self, model: Model, contrast: Contrast, layers: Sequence[int]) -> dict[int, Edit]:
+        """`fit_layers` on activations that were read already, so that methods with the same prompts share one read."""
         sites = {layer: self.layer_site.format(layer=layer) for layer in layers}
-        contrast = self.contrast(model, behaviour, list(sites.values()))
         return {layer: self.stream_edit(model, contrast, site) for layer, site in sites.items()}
 
     def stream_edit(self, model: Model, contrast: Contrast, site: str) -> SiteEdit:

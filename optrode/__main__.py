@@ -1,0 +1,5 @@
+"""`python -m optrode`."""
+
+from .cli import main
+
+main()
