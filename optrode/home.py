@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import BadInput
+
 
 def home() -> Path:
     """The cache folder, made if absent: `$OPTRODE_HOME`, else the user's cache folder of the operating system."""
@@ -30,7 +32,8 @@ def home() -> Path:
 def written_whole(target: Path) -> Iterator[Path]:
     """A path to write to; it becomes `target` when the block ends well and vanishes when it does not.
 
-    The block may write a file or make a folder at the path it is given. Replaces an existing file.
+    The block may write a file or make a folder at the path it is given. Replaces what is there,
+    but never a folder by a file or a file by a folder (`BadInput`).
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -50,6 +53,9 @@ def written_whole(target: Path) -> Iterator[Path]:
             aside.chmod(0o644)
             with open(aside, "rb") as file:
                 os.fsync(file.fileno())
+        if target.exists() and target.is_dir() != aside.is_dir():
+            kind = "folder" if target.is_dir() else "file"
+            raise BadInput(f"'{target}' is a {kind} already: choose another name")
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(aside, target)

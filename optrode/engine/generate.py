@@ -33,10 +33,14 @@ class Completion:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. Greedy unless `temperature` is above 0; `seed` makes sampling repeatable."""
+    """How tokens are chosen. Greedy unless `temperature` is above 0; `seed` makes sampling repeatable.
+
+    `top_k` of 0 leaves all tokens in.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
     repetition_penalty: float = 1.0
     seed: int = 0
 
@@ -95,7 +99,7 @@ def _generate_part(host: Host, batch: Batch, new_tokens: int, sampling: Sampling
         **options,
     }
     if sampling.temperature > 0:
-        arguments |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        arguments |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
     if sampling.repetition_penalty != 1:
         arguments["repetition_penalty"] = sampling.repetition_penalty
     if active_sessions():

@@ -85,9 +85,16 @@ def read(
     if isinstance(inputs, Tensor | dict):
         return _read_bare(host, inputs, request)
     batch = inputs if isinstance(inputs, Batch) else encode_edited(host, inputs, template=template, system=system)
+    _refuse_nothing(batch, request)
     if grad or batch.ids.numel() <= tokens_per_forward:
         return _one_forward(host, batch, request)
     return _many_forwards(host, batch, request, tokens_per_forward)
+
+
+def _refuse_nothing(batch: Batch, request: Request) -> None:
+    positions = request.positions
+    if positions is not None and any(map(_has_tokens, request.sites)) and not bool(positions.in_prompt(batch).any()):
+        raise BadInput(f"positions '{positions}' select no token of these prompts, so there is nothing to read")
 
 
 def residuals(host: Host, batch: Batch, layers: Sequence[int]) -> Residuals:

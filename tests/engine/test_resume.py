@@ -143,12 +143,13 @@ def test_what_was_not_measured_is_measured_later(make_model):
 
 def test_a_probe_that_disagrees_turns_resuming_off(make_model, monkeypatch: pytest.MonkeyPatch, prompts: list[str]):
     model = make_model("llama")
-    monkeypatch.setattr(resume, "_same", lambda full, got: False)
+    monkeypatch.setattr(resume, "_same", lambda *compared: False)
     kept = residuals(model, model.encode(prompts), [1, 2])
     assert kept.at == {} and kept.keys_values == []
 
 
-def test_the_probe_compares(make_model):
+def test_the_probe_compares(llama: op.Model):
     one = torch.randn(8)
-    assert resume._same(one, one + 1e-6) and not resume._same(one, one + 1e-2) and not resume._same(one, None)
-    assert not resume._same(one, one * float("nan"))
+    assert resume._same(llama, one, one + 1e-6)
+    assert not resume._same(llama, one, one + 1e-2) and not resume._same(llama, one, None)
+    assert not resume._same(llama, one, one * float("nan"))
