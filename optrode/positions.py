@@ -8,7 +8,7 @@ Written as a short text, so that it prints, saves and compares well:
 | `prompt` / `generated` | what was given / what the model writes; `generated:0-3` the first four written tokens |
 | `last_prompt` | the last prompt token |
 | `after_instruction` | what follows the last user turn: assistant header, forced opening, all written tokens |
-| `user`, `system`, `assistant`, `template`, `text` | the tokens of one role |
+| `user`, `system`, `assistant`, `template`, `text`, `image` | the tokens of one role |
 | `content` | all prompt tokens except padding, special tokens and the template's own, and all written tokens |
 | `first:5`, `first:5@user` | the first five tokens of the row, or of a role |
 | `index:0,2,-1` | places counted in the row's own tokens, from either end of the prompt |
@@ -33,6 +33,7 @@ ROLE_NAMES = {
     "user": Role.USER,
     "assistant": Role.ASSISTANT,
     "text": Role.TEXT,
+    "image": Role.IMAGE,
 }
 _PLAIN = ("all", "prompt", "generated", "last_prompt", "after_instruction", "content", *ROLE_NAMES)
 _WRITTEN = ("all", "generated", "after_instruction", "content")
@@ -53,7 +54,7 @@ class Positions:
 
     def __post_init__(self) -> None:
         if self.text not in _PLAIN and not re.fullmatch(
-            r"generated:#(-(#)?)?|first:[1-9][0-9]{0,8}(@(template|system|user|assistant|text))?|index:-?#(,-?#)*|span:.+"
+            r"generated:#(-(#)?)?|first:[1-9][0-9]{0,8}(@(template|system|user|assistant|text|image))?|index:-?#(,-?#)*|span:.+"
             # Longer numbers are no place in any text, and python refuses to read very long ones.
             .replace("#", "[0-9]{1,9}"),
             self.text,

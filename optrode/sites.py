@@ -62,10 +62,10 @@ def parse(text: str) -> SitePattern:
     text = text.strip()
     if text.startswith("module:"):
         return SitePattern(text, (), raw=True)
-    spellings = [tuple(spelling.split(".")) for spelling in _expand(text)]
-    if not all(_SEGMENT.fullmatch(segment) for segments in spellings for segment in segments):
+    segmented = [tuple(spelling.split(".")) for spelling in spellings(text)]
+    if not all(_SEGMENT.fullmatch(segment) for segments in segmented for segment in segments):
         raise UnknownSite(f"{text!r} is no site address: write one like layers.15.out, layers.*.mlp.out or module:PATH")
-    return SitePattern(text, tuple(spellings), raw=False)
+    return SitePattern(text, tuple(segmented), raw=False)
 
 
 def select(patterns: str | Iterable[str], addresses: Sequence[str], layers: int) -> list[str]:
@@ -93,18 +93,20 @@ def _hint(text: str, addresses: Sequence[str], layers: int) -> str:
     index = re.match(rf"layers\.(-?{_INDEX})\.", text)
     if index and layers and not -layers <= int(index[1]) < layers:
         return f"it has layers 0 to {layers - 1}"
-    return did_you_mean(text, addresses)
+    # A layer that exists was meant: only the part after it can be misspelt.
+    own = [address for address in addresses if index and address.startswith(f"layers.{int(index[1]) % layers}.")]
+    return did_you_mean(text, own or addresses)
 
 
-def _expand(text: str) -> list[str]:
+def spellings(text: str) -> list[str]:
     """Every spelling that the braces stand for: `a.{b,c}` is `a.b` and `a.c`."""
-    spellings = [text]
+    found = [text]
     # Innermost braces go first, and all spellings have the same ones left, so that looking at one tells when to end.
-    while _BRACES.search(spellings[0]):
-        spellings = list(dict.fromkeys(choice for spelling in spellings for choice in _choices(spelling)))
-        if len(spellings) > _MOST_SPELLINGS:
+    while _BRACES.search(found[0]):
+        found = list(dict.fromkeys(choice for spelling in found for choice in _choices(spelling)))
+        if len(found) > _MOST_SPELLINGS:
             raise UnknownSite(f"a site with over {_MOST_SPELLINGS} spellings is too much: use * or a range")
-    return spellings
+    return found
 
 
 def _choices(text: str) -> list[str]:

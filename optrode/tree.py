@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .host import Host, SiteInfo
@@ -13,10 +13,20 @@ if TYPE_CHECKING:
 
 
 class SiteTree:
-    """Every address of a model. `str()` shows one block for all, with how many have a site that some lack."""
+    """Every address of a model. `str()` shows one block for all, with how many have a site that some lack.
 
-    def __init__(self, host: Host):
+    `sizes` tells the shape of sites by address, `measured` what was measured on load at a layer's site, as a text.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        sizes: Callable[[list[str]], dict[str, tuple[int, ...]]] | None = None,
+        measured: Callable[[int | None, str], str] | None = None,
+    ):
         self._host = host
+        self._sizes = sizes or (lambda addresses: {})
+        self._measured = measured or (lambda layer, site: "")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._host.table or self.module_paths())
@@ -36,8 +46,28 @@ class SiteTree:
         return [f"module:{path}" for path, _ in self._host.module.named_modules() if path]
 
     def explain(self, address: str) -> str:
-        """What an activation is: equation, axes, and the module it lives in."""
-        return "\n".join(_explain(site) for site in self._host.match(address))
+        """What an activation is: equation, axes with the model's own sizes, the module it lives in, and what else it is
+        called. Runs one forward of a few tokens to know the sizes."""
+        found = self._host.match(address)
+        sizes = self._sizes([site.address for site in found])
+        return "\n".join(self._explain(site, sizes.get(site.address)) for site in found)
+
+    def _explain(self, site: SiteInfo, sizes: tuple[int, ...] | None) -> str:
+        where = {"in": "input", "out": "output"}.get(site.port.side, "inside")
+        line = (
+            f"{site.address} = {site.equation}; axes: {_axes(site.port, sizes)}; "
+            f"{where} of {site.module or 'the network'}"
+        )
+        if site.adds_to:
+            line += f"; written by adding the change to {site.adds_to}"
+        measured = self._measured(site.layer, site.address.partition(".")[2].partition(".")[2])
+        if measured:
+            line += f"; measured on load: {measured}"
+        same = [other for other, info in self._host.table.items() if _is_output_of(info, site)]
+        if site.address.startswith("module:") and same:
+            line += f"; the same as {same[0]}"
+        name = self._host.transformer_lens_name(site)
+        return f"{line}; TransformerLens: {name}" if name else line
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Address -> module, side, axes, equation; plain values for JSON."""
@@ -47,6 +77,7 @@ class SiteTree:
         }
 
     def to_rich(self) -> Tree:
+        from rich.markup import escape
         from rich.tree import Tree
 
         host = self._host
@@ -55,7 +86,11 @@ class SiteTree:
             for path, module in host.module.named_modules():
                 if path:
                     tree.add(f"module:{path}  [dim]{type(module).__name__}[/]")
+            if host.unmapped:
+                tree.add(f"[dim]no named sites: {escape(host.unmapped)}[/]")
             return tree
+        if host.layout and host.layout.name.startswith("measured:"):
+            tree.add("[dim]no table knows this network: its sites were found by measurement[/]")
         branch = None
         for address, site in host.table.items():
             if site.layer is None:
@@ -85,10 +120,20 @@ class SiteTree:
     __repr__ = __str__
 
 
-def _explain(site: SiteInfo) -> str:
-    where = "input" if site.port.side == "in" else "output"
-    axes = ", ".join(site.port.axes) or "as the module gives them"
-    line = f"{site.address} = {site.equation}; axes: {axes}; {where} of {site.module or 'the network'}"
-    if site.adds_to:
-        line += f"; written by adding the change to {site.adds_to}"
-    return line
+# Sizes along these axes are the input's, not the model's.
+_OF_INPUT = ("example", "token", "key", "row", "column", "position")
+
+
+def _axes(port: Port, sizes: tuple[int, ...] | None) -> str:
+    if not port.axes:
+        return "as the module gives them"
+    known: tuple[int | None, ...] = sizes if sizes and len(sizes) == len(port.axes) else (None,) * len(port.axes)
+    pairs = zip(port.axes, known, strict=True)
+    return ", ".join(name if size is None or name in _OF_INPUT else f"{name} {size}" for name, size in pairs)
+
+
+def _is_output_of(info: SiteInfo, raw: SiteInfo) -> bool:
+    """Whether a site is, whole and as it is, what a raw site reads."""
+    port = info.port
+    plain = not (port.part or port.heads or port.channels_first or port.flat or port.adds_to or port.item)
+    return plain and (info.module, port.side) == (raw.module, raw.port.side)

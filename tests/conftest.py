@@ -109,6 +109,29 @@ def qwen3(make_model: Callable[..., op.Model]) -> op.Model:
     return make_model("qwen3")
 
 
+@pytest.fixture(scope="session")
+def make_mixture(tokenizer: Any) -> Callable[..., op.Model]:
+    """A fresh mixture of experts: `make_mixture("mixtral", torch.bfloat16)`."""
+    import importlib.util
+    from pathlib import Path
+
+    spec = importlib.util.spec_from_file_location("mixtures", Path(__file__).parent / "mixtures.py")
+    assert spec is not None and spec.loader is not None
+    mixtures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mixtures)
+
+    def make(kind: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> op.Model:
+        return op.load(mixtures.mixture(kind, tokenizer, dtype, seed), tokenizer=tokenizer)
+
+    return make
+
+
+@pytest.fixture(scope="session", params=["mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3"])
+def mixture(request: pytest.FixtureRequest, make_mixture: Callable[..., op.Model]) -> op.Model:
+    """Each kind of mixture of experts in turn: three blocks, eight experts, two of them for each token."""
+    return make_mixture(request.param)
+
+
 @pytest.fixture(params=NAMES)
 def model(request: pytest.FixtureRequest) -> op.Model:
     """Each of the three in turn."""

@@ -18,13 +18,13 @@ HEAVY = ("torch", "transformers", "numpy", "pandas", "sklearn", "altair", "typer
 # From the bottom up; a module may import its own layer and those below.
 LAYERS = (
     ("errors", "version", "home"),
-    ("sites", "batches", "positions", "activations", "maps", "edits"),
-    ("layouts", "sources", "encoding", "host", "tree"),
+    ("sites", "aliases", "batches", "positions", "activations", "maps", "edits"),
+    ("layouts", "sources", "offloaded", "encoding", "host", "tree"),
     ("engine",),
     ("model", "scores"),
     ("stats", "data"),
     ("parts",),
-    ("steering", "massive"),
+    ("steering", "guard", "massive"),
     ("studies",),
     ("compare", "report"),
     ("cli", "__main__"),

@@ -22,6 +22,7 @@ from .operators import (
     Affine,
     Clamp,
     Function,
+    Knockout,
     Operator,
     ProjectOut,
     Replace,
@@ -31,13 +32,16 @@ from .operators import (
 from .prefix import PrefixEdit
 
 __all__ = [
-    "Add", "AddByPosition", "Affine", "Chain", "Clamp", "Edit", "Function", "Operator", "PrefixEdit", "ProjectOut",
+    "Add", "AddByPosition", "Affine", "Chain", "Clamp", "Edit", "Function", "Knockout", "Operator", "PrefixEdit",
+    "ProjectOut",
     "Provenance", "Replace", "Scale", "SiteEdit", "SiteEditBase", "Sum", "add", "add_by_position", "affine", "clamp",
-    "function", "mean_ablate", "project_out", "prompt", "replace", "scale", "zero_ablate",
+    "function", "knockout", "mean_ablate", "project_out", "prompt", "replace", "scale", "zero_ablate",
 ]  # fmt: skip
 
 
 def _site(site: str, operator: Operator, positions: str | Positions, **narrow: Any) -> SiteEdit:
+    if isinstance(narrow.get("keys"), str):
+        narrow["keys"] = Positions(narrow["keys"])
     chosen = positions if isinstance(positions, Positions) else Positions(positions)
     return SiteEdit(site, operator, chosen, **narrow)
 
@@ -47,7 +51,9 @@ def _tensor(value: Any) -> Tensor:
 
 
 def add(site: str, vector: Any, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:
-    """h + vector at `site`. `vector`: [width] (or [head, width]); `narrow`: `features=`, `heads=` (tuples of int)."""
+    """h + vector at `site`. `vector`: [width] (or [head, width]); `narrow`: `features=`, `heads=` (tuples of int),
+    `experts=` (the same, at sites of experts), `keys=` (positions that are looked at, at `attn.scores` and
+    `attn.pattern`)."""
     return _site(site, Add(_tensor(vector)), positions, **narrow)
 
 
@@ -91,6 +97,17 @@ def clamp(
 ) -> SiteEdit:
     """min(max(h, low), high); numbers or [width]; leave one out for an open side."""
     return _site(site, Clamp(_tensor(low), _tensor(high)), positions, **narrow)
+
+
+def knockout(
+    site: str, keys: str | Positions, positions: str | Positions = "all", *, heads: tuple[int, ...] | None = None
+) -> SiteEdit:
+    """Tokens at `positions` no longer look at tokens at `keys`; what they look at else gets the weight instead.
+
+    `site` is `layers.N.attn.scores`, where the scores become minus infinity. `zero_ablate("layers.N.attn.pattern",
+    positions, keys=...)` takes the weight away and gives it to none. A token that may look at nothing gets zero.
+    """
+    return _site(site, Knockout(), positions, keys=keys, heads=heads)
 
 
 def function(

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import torch
+
 from ..errors import NotFinite, NotSupported
 from ..positions import Positions
 from .operators import Operator
@@ -30,6 +32,12 @@ class Places(Protocol):
 
     def select(self, positions: Positions) -> tuple[Tensor | None, Tensor] | None:
         """None if nothing is selected; else the mask ([example, token], or None for all) and the running numbers."""
+
+    def routed(self, experts: tuple[int, ...], positions: Positions) -> Tensor | None:
+        """Which chosen experts are among `experts`: bool [example, token, rank]; None where nothing was chosen."""
+
+    def keys(self, positions: Positions) -> Tensor:
+        """Which keys are selected at a site whose last axis is keys: bool [example, key]."""
 
 
 Change = Callable[["Tensor", Places], "Tensor"]
@@ -117,7 +125,9 @@ class SiteEditBase(Edit):
 class SiteEdit(SiteEditBase):
     """One operator at the sites that a pattern selects.
 
-    `features` and `heads` narrow it to some coordinates of the last axis, or some heads of a site that has heads.
+    `features` and `heads` narrow it to some coordinates of the last axis, or some heads of a site that has heads;
+    `keys` narrows it to the tokens that are looked at, at `attn.scores` and `attn.pattern`; `experts` to what some
+    experts do to the tokens that chose them or, at a router, to their scores.
     `unit` says what a strength of 1 means: `operator` (as fitted) or `stream` (the operator's change is one median
     norm of the stream at that site; see `in_stream_units`).
     """
@@ -128,6 +138,8 @@ class SiteEdit(SiteEditBase):
     strength: float = 1.0
     features: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
+    keys: Positions | None = None
+    experts: tuple[int, ...] | None = None
     unit: str = "operator"
     provenance: Provenance = field(default_factory=Provenance)
 
@@ -164,14 +176,30 @@ class _LeafChange:
         mask, index = chosen
         if self._at != (h.device, h.dtype):
             self._operator, self._at = self.edit.operator.to(h.device, h.dtype), (h.device, h.dtype)
+        experts = self.edit.experts
+        routed = places.routed(experts, self.edit.positions) if experts is not None else None
         if mask is None:
-            return self._on(h, index)
-        new = h.clone()
-        new[mask] = self._on(h[mask], index[mask])
-        return new
+            new = self._on_experts(h, index, routed)
+        else:
+            new = h.clone()
+            new[mask] = self._on_experts(h[mask], index[mask], routed if routed is None else routed[mask])
+        if self.edit.keys is None:
+            return new
+        return torch.where(places.keys(self.edit.keys)[:, None, None], new, h)
 
-    def _on(self, h: Tensor, index: Tensor) -> Tensor:
-        features, heads = self.edit.features, self.edit.heads
+    def _on_experts(self, h: Tensor, index: Tensor, routed: Tensor | None) -> Tensor:
+        """The change of those pairs alone whose token chose one of the experts: `routed` is bool [..., rank]."""
+        if routed is None:
+            return self._on(h, index, self.edit.experts if self.edit.features is None else self.edit.features)
+        if not bool(routed.any()):
+            return h
+        # Weights are one number for each pair.
+        new = h.clone().unsqueeze(-1) if h.dim() == routed.dim() else h.clone()
+        new[routed] = self._on(new[routed], index[..., None].expand_as(routed)[routed], self.edit.features)
+        return new.reshape(h.shape)
+
+    def _on(self, h: Tensor, index: Tensor, features: tuple[int, ...] | None) -> Tensor:
+        heads = self.edit.heads
         if features is None and heads is None:
             return self._apply(h, index)
         new = h.clone()

@@ -120,7 +120,7 @@ def _describe_leaf(edit: SiteEdit, name: str, tensors: dict[str, Tensor]) -> dic
     for field_name, tensor in edit.operator.tensors().items():
         tensors[f"{name}.{field_name}"] = tensor.detach().cpu().contiguous().clone()
     recipe = edit.provenance.recipe
-    return {
+    described = {
         "node": "site",
         "site": edit.site,
         "operator": edit.operator.name,
@@ -134,6 +134,8 @@ def _describe_leaf(edit: SiteEdit, name: str, tensors: dict[str, Tensor]) -> dic
         "provenance": asdict(edit.provenance),
         "recipe_hash": recipe_hash(recipe) if recipe else None,
     }
+    narrow = {"keys": edit.keys.text if edit.keys is not None else None, "experts": edit.experts}
+    return described | {key: value for key, value in narrow.items() if value is not None}
 
 
 # What a description says, no more and no less: an entry that is not understood may change what the edit does.
@@ -150,7 +152,8 @@ _ENTRIES = {
 
 def _build(node: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
     kind = node["node"]
-    if node.keys() ^ _ENTRIES.get(kind, {"node"}):
+    optional = {"keys", "experts"} if kind == "site" else set()
+    if (node.keys() - optional) ^ _ENTRIES.get(kind, {"node"}):
         raise ValueError(f"entries of {kind!r} that are unknown or missing")
     if kind == "site":
         return _build_leaf(node, tensors)
@@ -183,6 +186,8 @@ def _build_leaf(node: dict[str, Any], tensors: dict[str, Tensor]) -> SiteEdit:
         strength=_number(node["strength"]),
         features=_integers(node["features"]),
         heads=_integers(node["heads"]),
+        keys=Positions(_text(node["keys"])) if "keys" in node else None,
+        experts=_integers(node.get("experts")),
         unit=_unit(node["unit"]),
         provenance=provenance,
     )

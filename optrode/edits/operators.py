@@ -88,7 +88,9 @@ class AddByPosition(Operator):
     def change(self, h: Tensor, index: Tensor) -> Tensor:
         count = self.vectors.shape[0]
         rows = self.vectors[index.clamp(max=count - 1)]
-        return torch.where((index < count)[..., None], rows, torch.zeros_like(rows))
+        rows = torch.where((index < count)[..., None], rows, torch.zeros_like(rows))
+        # Heads, and the experts of a token, share the vector of their position.
+        return rows.reshape(*index.shape, *[1] * (h.dim() - index.dim() - 1), rows.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +166,16 @@ class Clamp(Operator):
 
 
 @dataclass(frozen=True, eq=False)
+class Knockout(Operator):
+    """Minus infinity: a score that the softmax makes a weight of zero, so that the other weights make up for it."""
+
+    name: ClassVar[str] = "knockout"
+
+    def __call__(self, h: Tensor, index: Tensor) -> Tensor:
+        return torch.full_like(h, -torch.inf)
+
+
+@dataclass(frozen=True, eq=False)
 class Function(Operator):
     """function(rows) -> rows of the same shape, [row, width] or [row, head, width]. Cannot be saved: it is code."""
 
@@ -181,7 +193,7 @@ class Function(Operator):
 
 
 SAVEABLE: dict[str, type[Operator]] = {
-    operator.name: operator for operator in (Add, AddByPosition, Scale, ProjectOut, Affine, Replace, Clamp)
+    operator.name: operator for operator in (Add, AddByPosition, Scale, ProjectOut, Affine, Replace, Clamp, Knockout)
 }
 
 

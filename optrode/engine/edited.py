@@ -8,11 +8,13 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from ..activations import numbers, unrouted
 from ..edits.base import Edit, SiteEdit, SiteEditBase
+from ..edits.operators import Knockout
 from ..edits.prefix import PrefixEdit
 from ..errors import EditDidNothing, NotFinite, NotSupported, WrongModel, WrongShape
 from ..host import Host, SiteInfo
-from ..sites import parse
+from .experts import layer_of, of_experts, routed_to
 from .receipt import Receipt, SiteReceipt
 from .session import Session
 from .transformers_names import is_compiled
@@ -62,6 +64,8 @@ def edited(host: Host, *edits: Edit) -> Iterator[Receipt]:
             merged.forwards = max(receipt.forwards for receipt in receipts)
             merged.layers_run, merged.layers_skipped = receipts[-1].layers_run, receipts[-1].layers_skipped
             merged.notes = [note for receipt in receipts for note in receipt.notes]
+            for receipt in receipts:
+                merged.tokens_by_expert |= receipt.tokens_by_expert
 
 
 def _enter(host: Host, edit: Edit):  # type: ignore[no-untyped-def]
@@ -105,6 +109,8 @@ def _site_edit(host: Host, edit: SiteEditBase) -> Iterator[Receipt]:
         return
     with session.active():
         yield session.receipt
+    for line in unrouted(session.receipt.tokens_by_expert):
+        session.receipt.note(line)
     judge(edit, session.receipt, host)
 
 
@@ -116,14 +122,21 @@ def bind(host: Host, edit: SiteEditBase) -> Session:
     sites: dict[str, SiteInfo] = {}
     for leaf in edit.leaves():
         for site in host.match(leaf.site):
+            _refuse_router_output(host, site)
+            if site.port.read_only:
+                raise NotSupported(f"{site.address} cannot be written: {site.port.read_only}")
             _check_heads(leaf, site)
+            _check_keys(leaf, site)
+            _check_experts(host, leaf, site)
             _check_width(host, leaf, site)
             sites[site.address] = site
 
+    selected: dict[str, set[str]] = {}
+
     def matches(pattern: str, address: str) -> bool:
-        if address.startswith("module:"):
-            return pattern.startswith("module:") and any(site.address == address for site in host.match(pattern))
-        return parse(pattern).matches(address, host.layers)
+        if pattern not in selected:
+            selected[pattern] = {site.address for site in host.match(pattern)}
+        return address in selected[pattern]
 
     for site in sorted(sites.values(), key=lambda found: found.rank or (host.layers + 2, 0)):
         change = edit.at(site.address, matches)
@@ -156,6 +169,16 @@ def judge(edit: SiteEditBase, receipt: Receipt, host: Host) -> None:
             raise EditDidNothing(
                 f"the edit at {leaf.site} touched no position: '{leaf.positions}' selected nothing in these inputs"
             )
+        _judge_experts(host, leaf, receipt, own)
+
+
+def _judge_experts(host: Host, leaf: SiteEdit, receipt: Receipt, own: list[SiteReceipt]) -> None:
+    own = [site for site in own if "rank" in host.table[site.address].port.axes] if leaf.experts is not None else []
+    if own and leaf.experts and not any(site.routed_by(leaf.experts, leaf.positions) for site in own):
+        raise EditDidNothing(
+            f"the edit at {leaf.site} touched nothing: no selected token chose {numbers(leaf.experts)}; "
+            f"in {layer_of(own[0].address)} {routed_to(receipt, own[0].address)}"
+        )
 
 
 def _check_model(host: Host, edit: SiteEditBase) -> None:
@@ -181,6 +204,37 @@ def _check_heads(leaf: SiteEdit, site: SiteInfo) -> None:
     """Without a head axis, numbers of heads would pick among the tokens."""
     if leaf.heads is not None and "head" not in site.port.axes:
         raise WrongShape(f"{site.address} has no heads, so heads={leaf.heads} has no meaning: use layers.N.attn.heads")
+
+
+def _check_keys(leaf: SiteEdit, site: SiteInfo) -> None:
+    if leaf.keys is not None and "key" not in site.port.axes:
+        raise WrongShape(f"{site.address} has no keys, so keys='{leaf.keys}' has no meaning: use layers.N.attn.scores")
+    if isinstance(leaf.operator, Knockout) and site.port.side != "scores":
+        raise NotSupported(f"a knockout makes scores minus infinity, not {site.address}: use layers.N.attn.scores")
+
+
+def _refuse_router_output(host: Host, site: SiteInfo) -> None:
+    """The scores that a router returns have been used already: writing them would change nothing."""
+    if not site.address.startswith("module:") or site.port.side != "out":
+        return
+    for named in host.table.values():
+        if named.port.reruns and named.module == site.module:
+            raise NotSupported(f"{site.address} returns scores after the choice was made: edit {named.address}")
+
+
+def _check_experts(host: Host, leaf: SiteEdit, site: SiteInfo) -> None:
+    if leaf.experts is None:
+        return
+    if not of_experts(site.port):
+        raise WrongShape(
+            f"{site.address} is not divided by expert, so experts={leaf.experts} has no meaning: use mlp.experts.out, "
+            "mlp.experts.hidden, mlp.weights or mlp.router"
+        )
+    if leaf.features is not None and "expert" in site.port.axes:
+        raise WrongShape(f"the features of {site.address} are its experts: give features or experts, not both")
+    count = host.submodule(site.module).num_experts
+    if not leaf.experts or not all(0 <= expert < count for expert in leaf.experts):  # type: ignore[operator]
+        raise WrongShape(f"experts={leaf.experts}: {site.address} has experts 0 to {count - 1}")  # type: ignore[operator]
 
 
 def _check_width(host: Host, leaf: SiteEdit, site: SiteInfo) -> None:

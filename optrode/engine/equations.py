@@ -21,11 +21,32 @@ class EquationCheck:
 
     `error` is the largest |left - right| over all positions, divided by the largest |result|: about 1e-7 in float32 and
     1e-2 in bfloat16 where the map is right, of the order of 1 where it is wrong, infinite where not even shapes agree.
+    `roundings` is the largest |left - right| in units of what rounding can do to that very number (`eps` times the sum
+    of the sizes of what was added): it finds a wrong part however small it is beside the stream. None where a norm
+    follows the sum or experts are summed.
     """
 
     layer: int
     equation: str
     error: float
+    roundings: float | None = None
+    eps: float = torch.finfo(torch.float32).eps
+
+    @property
+    def holds(self) -> bool:
+        """Whether the difference is no more than rounding; False too where it is NaN."""
+        if self.roundings is not None:
+            return self.roundings <= MOST_ROUNDINGS
+        return self.error <= tolerance(self.eps)
+
+
+# Each addition and each factor rounds once, by at most half a unit; no equation has more than four of them.
+MOST_ROUNDINGS = 2.0
+
+
+def tolerance(eps: float) -> float:
+    """The largest error of an equation with a norm: a norm spreads the rounding of one number over all of them."""
+    return max(1e-4, 16 * eps)
 
 
 def measure(host: Host, inputs: Readable) -> list[EquationCheck]:
@@ -49,30 +70,46 @@ def measure(host: Host, inputs: Readable) -> list[EquationCheck]:
         (layer, equation)
         for layer in range(host.layers)
         for equation in host.layout.equations
-        if all(f"layers.{layer}.{site}" in host.table for site in (equation.result, *equation.terms))
+        if all(f"layers.{layer}.{site}" in host.table for site in equation.sites)
     ]
     if not wanted:
         raise NotSupported(f"no equation of the layout '{host.layout.name}' has all its sites in {host.name}")
-    sites = [f"layers.{layer}.{site}" for layer, equation in wanted for site in (equation.result, *equation.terms)]
+    sites = [f"layers.{layer}.{site}" for layer, equation in wanted for site in equation.sites]
     with hooks_alone():
         acts = read(host, inputs, list(dict.fromkeys(sites)))
-        return [EquationCheck(layer, str(equation), _error(host, acts, layer, equation)) for layer, equation in wanted]
+        return [_check(host, acts, layer, equation) for layer, equation in wanted]
 
 
 @torch.no_grad()
-def _error(host: Host, acts: Activations, layer: int, equation: Equation) -> float:
-    terms = {term: _rows(acts, f"layers.{layer}.{term}") for term in equation.terms}
-    result = _rows(acts, f"layers.{layer}.{equation.result}")
-    if any(value.shape != result.shape for value in terms.values()):
-        return float("inf")
+def _check(host: Host, acts: Activations, layer: int, equation: Equation) -> EquationCheck:
+    sites = [f"layers.{layer}.{name}" for name in (equation.result, *equation.terms)]
+    result, *values = (_rows(acts, site) for site in sites)
+    for term, weights in equation.weights.items():
+        at = equation.terms.index(term)
+        values[at] = (_rows(acts, f"layers.{layer}.{weights}")[..., None] * values[at]).sum(-2)
+    kind = max((acts[site].dtype for site in sites), key=lambda dtype: torch.finfo(dtype).eps)
+    eps = torch.finfo(kind).eps
+    if any(value.shape != result.shape for value in values):
+        return EquationCheck(layer, str(equation), float("inf"), None if equation.norm else float("inf"), eps)
     scales = host.scales(equation)
-    total = torch.stack([scales[term] * value for term, value in terms.items()]).sum(0)
+    terms = torch.stack([scales[term] * value for term, value in zip(equation.terms, values, strict=True)])
+    total = terms.sum(0)
     if equation.norm:
         norm = host.blocks[layer].get_submodule(equation.norm)
-        kind = next((parameter.dtype for parameter in norm.parameters()), total.dtype)
-        total = norm(total.to(kind)).to(total.dtype)
+        own = next((parameter.dtype for parameter in norm.parameters()), total.dtype)
+        total = norm(total.to(own)).to(total.dtype)
     largest = result.abs().max().clamp(min=torch.finfo(result.dtype).tiny)
-    return float((total - result).abs().max() / largest)
+    error = float((total - result).abs().max() / largest)
+    # Experts are computed a second time to be read, so that rounding inside of them counts too.
+    if equation.norm or equation.weights:
+        return EquationCheck(layer, str(equation), error, None, eps)
+    return EquationCheck(layer, str(equation), error, roundings(result, terms, kind), eps)
+
+
+def roundings(result: Tensor, terms: Tensor, kind: torch.dtype) -> float:
+    """The largest |sum of terms - result| in units of rounding in `kind`; `terms` are stacked on a first axis."""
+    sizes = terms.abs().sum(0) + result.abs() + torch.finfo(kind).tiny
+    return float(((terms.sum(0) - result).abs() / (torch.finfo(kind).eps * sizes)).max())
 
 
 def _rows(acts: Activations, site: str) -> Tensor:

@@ -64,7 +64,7 @@ class HookSet:
             if held:
                 held.users += 1
             else:
-                self._held[id(module), side] = _Held(_INSTALL[side](module))
+                self._held[id(module), side] = _Held(INSTALL[side](module))
 
     def _drop(self, points: list[Point]) -> None:
         while points:
@@ -112,6 +112,8 @@ def _before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] 
 def _after(module: nn.Module, args: tuple, output: Any) -> Any:
     sessions, changed = active_sessions(), output
     for session in sessions:
+        changed = session.reroute(module, args, changed)
+    for session in sessions:
         changed = session.edit_output(module, changed)
     for session in sessions:
         changed = session.write_sums(module, changed)
@@ -128,4 +130,5 @@ def _install_after(module: nn.Module) -> Any:
     return module.register_forward_hook(_after, prepend=True)
 
 
-_INSTALL = {"in": _install_before, "out": _install_after}
+# What puts a hook on a module, by side. It gives a handle with `remove`. Other files add their own sides.
+INSTALL: dict[str, Callable[[nn.Module], Any]] = {"in": _install_before, "out": _install_after}

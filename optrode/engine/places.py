@@ -7,13 +7,14 @@ length of the cache) and how many it brings. Columns up to the width of the batc
 from __future__ import annotations
 
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..batches import Batch, Role
-from ..errors import NotSupported
+from ..errors import BadInput, NotSupported
 from ..host import Host
 from ..positions import Positions
 from .transformers_names import cache_length, cache_of
@@ -30,12 +31,24 @@ class Forward:
         self.rows = rows
         self.start = start
         self.count = count
+        self._over_keys: dict[int, Forward] = {}
         self._chosen: dict[tuple[str, torch.device], tuple[Tensor | None, Tensor] | None] = {}
 
     @property
     def decode(self) -> bool:
         """Whether it brings written tokens only; a prompt may come in parts too."""
         return self.start >= (self.batch.width if self.batch is not None else 1)
+
+    def over_keys(self, keys: int) -> Forward:
+        """The same forward as attention sees it from the side of the keys: with the last columns of the cache too."""
+        if self.batch is None:
+            return Forward(None, self.rows, 0, keys)
+        seen = self.start + self.count
+        if keys > seen:
+            raise NotSupported("keys of a cache of fixed length have no roles: let the network use a dynamic cache")
+        if keys not in self._over_keys:
+            self._over_keys[keys] = Forward(self.batch, self.rows, seen - keys, keys)
+        return self._over_keys[keys]
 
     def select(self, positions: Positions, device: torch.device) -> tuple[Tensor | None, Tensor] | None:
         """Mask [row, token] (None for all) and running numbers [row, token], or None where nothing is selected."""
@@ -106,6 +119,9 @@ class Places:
         self._tensor = tensor
         self._by_token = by_token
         self.offered: dict[str, tuple[Tensor | None, int]] = {}
+        # At sites of experts: those that each token chose, [example, token, rank], and how often edits met theirs.
+        self.chosen: Tensor | None = None
+        self.routed_pairs: dict[tuple[tuple[int, ...], str], Tensor] = {}
 
     def select(self, positions: Positions) -> tuple[Tensor | None, Tensor] | None:
         device = self._tensor.device
@@ -115,6 +131,24 @@ class Places:
                 chosen = self._of_last_columns(*chosen)
             self.offered[positions.text] = (chosen[0], chosen[1].numel())
         return chosen
+
+    def keys(self, positions: Positions) -> Tensor:
+        """Which keys, the last axis of the activation at hand, a selection means: bool [example, key]."""
+        count = self._tensor.shape[-1]
+        chosen = self._forward.over_keys(count).select(positions, self._tensor.device)
+        shape = (self._tensor.shape[0], count)
+        if chosen is None or chosen[0] is None:
+            return torch.full(shape, chosen is not None, device=self._tensor.device)
+        return chosen[0]
+
+    def routed(self, experts: tuple[int, ...], positions: Positions) -> Tensor | None:
+        """Which pairs of a token and a chosen expert are those of `experts`: bool [example, token, rank]."""
+        if self.chosen is None:
+            return None
+        pairs = torch.isin(self.chosen, torch.tensor(experts, device=self.chosen.device))
+        mask = self.offered[positions.text][0]
+        self.routed_pairs[experts, positions.text] = (pairs if mask is None else pairs & mask[..., None]).sum()
+        return pairs
 
     def _of_last_columns(self, mask: Tensor | None, index: Tensor) -> tuple[Tensor | None, Tensor]:
         """Heads are often given the last columns only, the ones whose logits are needed."""
@@ -153,6 +187,24 @@ def _main_input(args: tuple, kwargs: dict) -> Tensor | None:
     return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
 
 
+# Entries of a config that hold the token that stands for a patch of a picture.
+IMAGE_TOKEN = ("image_token_id", "image_token_index")
+
+
+def batch_of(host: Host, tensors: dict[str, Any]) -> Batch:
+    """A batch of tensors that were encoded elsewhere, as by a processor of texts and pictures.
+
+    Tokens are plain text, or of a picture, or padding as `attention_mask` says; other tensors go along, one entry for
+    each example. Raises `BadInput` without `input_ids` of [example, token].
+    """
+    ids = tensors.get("input_ids")
+    batch = _implied_batch(host, ids, tensors, 0) if isinstance(ids, Tensor) else None
+    if batch is None:
+        raise BadInput("positions need prompts, a Batch, or a dictionary with input_ids of [example, token]")
+    extra = {name: value for name, value in tensors.items() if name not in ("input_ids", "attention_mask")}
+    return replace(batch, extra=extra)
+
+
 def _implied_batch(host: Host, main: Tensor, kwargs: dict[str, Any], start: int) -> Batch | None:
     """The batch of a forward that the user called directly: all tokens are plain text, pads as the mask says.
 
@@ -165,6 +217,10 @@ def _implied_batch(host: Host, main: Tensor, kwargs: dict[str, Any], start: int)
     special_ids = getattr(host.tokenizer, "all_special_ids", [])
     special = torch.isin(main, torch.tensor(special_ids, device=main.device, dtype=main.dtype)) & known
     roles = torch.where(known, int(Role.TEXT), int(Role.PAD)).to(torch.int8)
+    # Where a picture's patches stand among the tokens, if this network sees.
+    image = next((host.entry(name) for name in IMAGE_TOKEN if host.entry(name) is not None), None)
+    if image is not None:
+        roles[known & (main == image)] = int(Role.IMAGE)
     ends = torch.full((len(main),), main.shape[1], device=main.device)
     offsets = torch.zeros((*main.shape, 2), dtype=torch.long, device=main.device)
     return Batch(main, known, roles, special, ends, ("",) * len(main), offsets)

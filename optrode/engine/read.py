@@ -16,6 +16,7 @@ from ..errors import BadInput, NotSupported
 from ..host import Host, SiteInfo
 from ..positions import Positions
 from .hooks import active_sessions, hooks_alone
+from .places import batch_of
 from .progress import track
 from .prompts import encode_edited
 from .resume import Residuals, checked, resumed
@@ -82,6 +83,8 @@ def read(
     )
     if isinstance(inputs, Residuals):
         return _read_resumed(host, inputs, request)
+    if isinstance(inputs, dict) and request.positions is not None and "input_ids" in inputs:
+        inputs = batch_of(host, inputs)
     if isinstance(inputs, Tensor | dict):
         return _read_bare(host, inputs, request)
     batch = inputs if isinstance(inputs, Batch) else encode_edited(host, inputs, template=template, system=system)
@@ -269,7 +272,7 @@ def _gather(host: Host, batch: Batch | None, request: Request, taps: list[Tap], 
     sources = {tap.site.address: (tap.source, _viewer(host, tap, session)) for tap in taps if tap.source is not None}
     return Activations(
         values, axes, batch, places, host.tokenizer,
-        session.receipt.layers_run, session.receipt.layers_skipped, sources,
+        session.receipt.layers_run, session.receipt.layers_skipped, sources, session.receipt.tokens_by_expert,
     )  # fmt: skip
 
 
@@ -325,17 +328,20 @@ def _many_forwards(host: Host, batch: Batch, request: Request, tokens: int) -> A
     # Sites without tokens, such as a pooled vector, are read whole whatever the positions.
     at = {site.address: places if _has_tokens(site) else None for site in request.sites}
     last: Activations | None = None
+    experts: dict[str, Tensor] = {}
     for rows, part in track(parts, "reading activations"):
         last = _one_forward(host, part, request)
         for site, value in last.items():
             if site not in whole:
-                whole[site] = _empty(batch, at[site], last.axes[site], value)
+                whole[site] = _empty(site, batch, at[site], last.axes[site], value)
             _put(whole[site], value, last, rows, batch, at[site], last.axes[site])
+        for place, counts in last.tokens_by_expert.items():
+            experts[place] = experts[place] + counts if place in experts else counts
     if last is None:
         raise BadInput("no prompt was given: pass at least one")
     single = places is not None and places[:, 0].tolist() == list(range(len(batch)))
     axes = {site: _whole_axes(named, at[site] is not None, single) for site, named in last.axes.items()}
-    return Activations(whole, axes, batch, places, host.tokenizer, last.layers_run, last.layers_skipped)
+    return Activations(whole, axes, batch, places, host.tokenizer, last.layers_run, last.layers_skipped, {}, experts)
 
 
 def _whole_axes(axes: tuple[str, ...], selected: bool, single: bool) -> tuple[str, ...]:
@@ -345,23 +351,29 @@ def _whole_axes(axes: tuple[str, ...], selected: bool, single: bool) -> tuple[st
     return ("example" if single else "position", *axes[1:])
 
 
-def _empty(batch: Batch, places: Tensor | None, axes: tuple[str, ...], value: Tensor) -> Tensor:
+def _empty(site: str, batch: Batch, places: Tensor | None, axes: tuple[str, ...], value: Tensor) -> Tensor:
     if axes[:2] == ("example", "token"):
         shape = (len(batch), batch.width, *value.shape[2:])
     elif places is not None:
         shape = (len(places), *value.shape[1:])
     else:
         shape = (len(batch), *value.shape[1:])
-    return torch.zeros(shape, dtype=value.dtype, device=value.device)
+    if axes[-1] != "key":
+        return torch.zeros(shape, dtype=value.dtype, device=value.device)
+    # Keys that a part did not have are padding, which nobody looks at.
+    nothing = -torch.inf if site.endswith(".scores") else 0.0
+    return torch.full((*shape[:-1], batch.width), nothing, dtype=value.dtype, device=value.device)
 
 
 def _put(
     whole: Tensor, value: Tensor, part: Activations, rows: Tensor, batch: Batch, places: Tensor | None, axes: Any
 ) -> None:
     rows = rows.to(whole.device)
+    # A part is narrower than the whole; its tokens stand at the columns that are no padding.
+    first = int(batch.mask[rows.cpu()].any(0).nonzero()[0])
+    if axes[-1] == "key":
+        whole = whole[..., first : first + value.shape[-1]]
     if axes[:2] == ("example", "token"):
-        # A part is narrower than the whole; its tokens stand at the columns that are no padding.
-        first = int(batch.mask[rows.cpu()].any(0).nonzero()[0])
         whole[rows, first : first + value.shape[1]] = value
     elif places is None:
         whole[rows] = value

@@ -26,6 +26,7 @@ class SiteReceipt:
     rows: int = 0
     _selected: Any = 0
     _by_positions: dict[str, Any] = field(default_factory=dict)
+    _by_experts: dict[tuple[tuple[int, ...], str], Any] = field(default_factory=dict)
     _changed: Any = 0
     _total: Any = 0.0
     _largest: Any = 0.0
@@ -50,6 +51,14 @@ class SiteReceipt:
     def selected_by(self, positions: Positions) -> int:
         """How many positions one selection gave, of the several that a sum or chain of edits may have."""
         return int(self._by_positions.get(positions.text, 0))
+
+    def routed_by(self, experts: tuple[int, ...], positions: Positions) -> int:
+        """How often a selected token had chosen one of `experts`."""
+        return int(self._by_experts.get((experts, positions.text), 0))
+
+    def offer_experts(self, pairs: dict[tuple[tuple[int, ...], str], Tensor]) -> None:
+        for key, count in pairs.items():
+            self._by_experts[key] = self._by_experts.get(key, 0) + count
 
     def offer(self, offered: dict[str, tuple[Tensor | None, int]]) -> None:
         """Count what each selection gave in one call: a mask, or None and the number of all positions."""
@@ -95,7 +104,8 @@ class Receipt:
     """What happened while an edit was active.
 
     `sites` lists every matched site, those that never ran too; `layers_run` and `layers_skipped` speak of the last
-    forward; `notes` says what the engine decided on its own, such as a resume that was refused.
+    forward; `notes` says what the engine decided on its own, such as a resume that was refused. `tokens_by_expert`
+    counts, for each layer whose router or experts were edited, the tokens that chose each expert ([expert] int64).
     """
 
     sites: dict[str, SiteReceipt] = field(default_factory=dict)
@@ -103,6 +113,7 @@ class Receipt:
     layers_run: int = 0
     layers_skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    tokens_by_expert: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def calls(self) -> int:

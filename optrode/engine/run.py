@@ -11,6 +11,7 @@ from torch import Tensor
 from ..batches import Batch
 from ..errors import BadInput
 from ..host import Host
+from ..offloaded import put_away
 from .places import RUNNING
 from .session import StopForward
 from .transformers_names import cache_argument, keep_columns_argument
@@ -55,7 +56,11 @@ def run(
                 return module(inputs.to(host.device))
             return module(**arguments)
         except StopForward:
+            put_away(host.module)
             return None
+        except BaseException:
+            put_away(host.module)
+            raise
 
 
 def call_arguments(host: Host, inputs: Inputs) -> dict[str, Any]:

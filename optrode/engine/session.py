@@ -14,6 +14,8 @@ from ..edits.base import Change
 from ..errors import WrongShape
 from ..host import Host, SiteInfo
 from ..positions import Positions
+from .attention import SIDES
+from .experts import layer_of, of_experts, rerun
 from .hooks import ACTIVE, Point, active_sessions, hook_set
 from .places import Forward, Places, forward_from_call
 from .receipt import Receipt, SiteReceipt
@@ -55,7 +57,8 @@ class Tap:
         if self.keep_graph:
             self.value, self.version = h, h._version
         else:
-            device, dtype = self.device or h.device, self.dtype or h.dtype
+            # Numbers of experts are no measurements: no precision is asked for them.
+            device, dtype = self.device or h.device, (self.dtype if h.is_floating_point() else None) or h.dtype
             self.value = h.detach().to(device, dtype, copy=True)
         self.fired += 1
 
@@ -86,6 +89,7 @@ class Session:
         self.first_layer = 0
         self.forward: Forward | None = None
         self._waiting = 0
+        self._counted: set[str] = set()
 
     # Building ------------------------------------------------------------------------------------------------------
 
@@ -107,7 +111,8 @@ class Session:
     def points(self) -> list[Point]:
         entry = [(self.host.base, "in")]
         noted = [(block, "in") for block in self.residuals]
-        return list(dict.fromkeys([*entry, *self.taps, *self.edits, *self.sums, *noted]))
+        points = [*entry, *self.taps, *self.edits, *self.sums, *noted]
+        return list(dict.fromkeys((module, "attention" if side in SIDES else side) for module, side in points))
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -132,6 +137,7 @@ class Session:
         self.receipt.layers_run = self.host.layers - self.first_layer
         self.receipt.layers_skipped = self.first_layer
         self._waiting = sum(len(taps) for taps in self.taps.values())
+        self._counted.clear()
         for taps in self.taps.values():
             for tap in taps:
                 tap.value, tap.source, tap.fired = None, None, 0
@@ -157,32 +163,66 @@ class Session:
             action.residual["in"] = tensor
         self._tap(point, tensor)
 
+    def reroute(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """The output of a module that chooses by its first product, after it has run again with an edited one."""
+        point = (module, "out")
+        actions = [action for action in self.edits.get(point, ()) if action.site.port.reruns]
+        graph = [tap for tap in self.taps.get(point, ()) if tap.site.port.reruns and tap.keep_graph]
+        if not actions and not graph:
+            return output
+        scores = first_tensor(output, type(module).__name__)
+        new = self._applied(actions, scores)
+        if graph and torch.is_grad_enabled() and not new.requires_grad:
+            # With frozen weights the choice has been made outside of any graph.
+            return rerun(module, args, new.detach().requires_grad_(True))
+        return output if new is scores else rerun(module, args, new)
+
     def edit_output(self, module: nn.Module, output: Any) -> Any:
-        return self._written(self.edits.get((module, "out")), module, output)
+        actions = [action for action in self.edits.get((module, "out"), ()) if not action.site.port.reruns]
+        return self._written(actions, module, output)
 
     def write_sums(self, module: nn.Module, output: Any) -> Any:
         return self._written(self.sums.get((module, "out")), module, output)
 
     def see_output(self, module: nn.Module, output: Any) -> None:
-        if (module, "out") in self.taps:
-            self._tap((module, "out"), first_tensor(output, type(module).__name__))
+        point = (module, "out")
+        if point not in self.taps and point not in self.edits:
+            return
+        chosen = next((self._chosen(site, output) for site in self._sites(point) if of_experts(site.port)), None)
+        if chosen is not None:
+            self.count_experts(point, chosen, first_tensor(output, type(module).__name__).shape[-1])
+        for tap in self.taps.get(point, ()):
+            self._take(tap, first_tensor(output, type(module).__name__, tap.site.port.item))
+        self._stop()
+
+    def uses(self, point: Point) -> bool:
+        """Whether this session reads or edits there."""
+        return point in self.taps or point in self.edits
+
+    def edit_inside(self, point: Point, tensor: Tensor) -> Tensor:
+        """The tensor at a point inside attention, edited; the very same object where there is no edit."""
+        return self._applied(self.edits.get(point, []), tensor)
+
+    def see_inside(self, point: Point, tensor: Tensor) -> None:
+        self._tap(point, tensor)
 
     def _written(self, actions: list[EditAction] | None, module: nn.Module, output: Any) -> Any:
-        if not actions:
-            return output
-        tensor = first_tensor(output, type(module).__name__)
-        new = self._applied(actions, tensor)
-        return output if new is tensor else put_first(output, new)
+        for action in actions or ():
+            item = action.site.port.item if action.site.adds_to is None else 0
+            tensor = first_tensor(output, type(module).__name__, item)
+            new = self._apply(action, tensor, self._chosen(action.site, output))
+            output = output if new is tensor else put_first(output, new, item)
+        return output
 
     def _applied(self, actions: list[EditAction], tensor: Tensor) -> Tensor:
         for action in actions:
             tensor = self._apply(action, tensor)
         return tensor
 
-    def _apply(self, action: EditAction, tensor: Tensor) -> Tensor:
+    def _apply(self, action: EditAction, tensor: Tensor, chosen: Tensor | None = None) -> Tensor:
         site = action.site
         if site.adds_to is None:
-            new = self._changed(action, site_view(self.host, site, tensor, self._rows(tensor)))
+            new = self._changed(action, site_view(self.host, site, tensor, self._rows(tensor)), chosen)
             return tensor if new is None else site_unview(self.host, site, tensor, new.to(tensor.dtype))
         total = action.residual["in"] + site.scale * tensor
         new = self._changed(action, total)
@@ -193,10 +233,12 @@ class Session:
     def _rows(self, tensor: Tensor) -> int:
         return self.forward.rows if self.forward else tensor.shape[0]
 
-    def _changed(self, action: EditAction, h: Tensor) -> Tensor | None:
+    def _changed(self, action: EditAction, h: Tensor, chosen: Tensor | None = None) -> Tensor | None:
         """The edited activation in the edit's own precision (float32 at least), or None where nothing was selected."""
         wide = h.float() if h.dtype in (torch.float16, torch.bfloat16) else h
         places = self._places(action.site, wide)
+        if chosen is not None:
+            places.chosen = chosen.unflatten(0, (self._rows(chosen), -1))
         try:
             new = action.change(wide, places)
         except (RuntimeError, IndexError) as problem:
@@ -205,38 +247,94 @@ class Session:
             ) from problem
         if new.shape != wide.shape:
             raise WrongShape(f"the edit turned {action.site.address} of shape {_shape(wide)} into {_shape(new)}")
+        scores = action.site.port.side == "scores"
+        if scores and new is not wide:
+            # Padding and what comes later stay out of sight, whatever the strength makes of infinity.
+            new = torch.where(wide == -torch.inf, wide, new)
         decode = self.forward.decode if self.forward else False
         action.receipt.offer(places.offered)
+        action.receipt.offer_experts(places.routed_pairs)
         # What the network's own precision rounds away was not changed, and what overflows there is not finite.
         kept = new if wide is h or new is wide else new.to(h.dtype).float()
-        action.receipt.record(wide, kept, decode, headed="head" in action.site.port.axes)
+        before, after = (_seen_only(wide), _seen_only(kept)) if scores else (wide, kept)
+        action.receipt.record(before, after, decode, headed=bool({"head", "rank"} & set(action.site.port.axes[:-1])))
         return None if new is wide else new
+
+    # Experts -------------------------------------------------------------------------------------------------------
+
+    def edit_experts(self, module: nn.Module, item: int, value: Tensor, chosen: Tensor) -> Tensor:
+        """What every chosen expert computes, [token, rank, feature], after this session's edits of it."""
+        for action in self.edits.get((module, "experts"), ()):
+            if action.site.port.item == item:
+                value = self._apply(action, value, chosen)
+        return value
+
+    def see_experts(self, module: nn.Module, item: int, value: Tensor) -> None:
+        for tap in self.taps.get((module, "experts"), ()):
+            if tap.site.port.item == item:
+                self._take(tap, value)
+        self._stop()
+
+    def count_experts(self, point: Point, chosen: Tensor, experts: int) -> None:
+        """Add up how many tokens (padding is none) each expert got; once for each layer and forward."""
+        place = layer_of(self._sites(point)[0].address)
+        if place in self._counted:
+            return
+        self._counted.add(place)
+        chosen = chosen.unflatten(0, (self._rows(chosen), -1))
+        real = self.forward.select(Positions("all"), chosen.device) if self.forward else None
+        if real is not None and real[0] is not None:
+            chosen = chosen[real[0]]
+        counts = torch.bincount(chosen.flatten(), minlength=experts)[:experts].cpu()
+        known = self.receipt.tokens_by_expert
+        known[place] = known[place] + counts if place in known else counts
+
+    def _sites(self, point: Point) -> list[SiteInfo]:
+        return [action.site for action in (*self.edits.get(point, ()), *self.taps.get(point, ()))]
+
+    def _chosen(self, site: SiteInfo, output: Any) -> Tensor | None:
+        """The experts that a router has chosen, [token, rank], for sites of experts."""
+        if site.layer is None or not of_experts(site.port):
+            return None
+        chosen = self.host.table[f"{layer_of(site.address)}.chosen"].port
+        return first_tensor(output, site.module, chosen.item)
+
+    # Taps ----------------------------------------------------------------------------------------------------------
 
     def _tap(self, point: Point, tensor: Tensor) -> None:
         taps = self.taps.get(point)
-        if not taps:
+        for tap in taps or ():
+            self._take(tap, tensor)
+        if taps:
+            self._stop()
+
+    def _take(self, tap: Tap, tensor: Tensor) -> None:
+        if tap.keep_graph and torch.is_grad_enabled() and tensor.is_floating_point():
+            # With frozen weights nothing upstream asks for gradients: the graph begins here.
+            tap.source = tensor if tensor.requires_grad else tensor.requires_grad_(True)
+        h = site_view(self.host, tap.site, tensor, self._rows(tensor))
+        tap.take(h, self._places(tap.site, h))
+        self._waiting -= tap.fired == 1
+
+    def _stop(self) -> None:
+        """End the forward where everything that was asked for has been seen."""
+        if not self.stops or self._waiting != 0:
             return
-        for tap in taps:
-            if tap.keep_graph and torch.is_grad_enabled() and tensor.is_floating_point():
-                # With frozen weights nothing upstream asks for gradients: the graph begins here.
-                tap.source = tensor if tensor.requires_grad else tensor.requires_grad_(True)
-            h = site_view(self.host, tap.site, tensor, self._rows(tensor))
-            tap.take(h, self._places(tap.site, h))
-            self._waiting -= tap.fired == 1
-        if self.stops and self._waiting == 0:
-            ranks = [tap.site.rank for found in self.taps.values() for tap in found if tap.site.rank]
-            layer, order = max(ranks, default=(-1, 0))
-            # Before the first site of a block nothing of it has run.
-            ran = max(0, min(layer + (order > 0), self.host.layers))
-            for session in active_sessions():
-                session.receipt.layers_run = ran - self.first_layer
-                session.receipt.layers_skipped = self.host.layers - session.receipt.layers_run
-            raise StopForward
+        ranks = [tap.site.rank for found in self.taps.values() for tap in found if tap.site.rank]
+        layer, order = max(ranks, default=(-1, 0))
+        # Before the first site of a block nothing of it has run.
+        ran = max(0, min(layer + (order > 0), self.host.layers))
+        for session in active_sessions():
+            session.receipt.layers_run = ran - self.first_layer
+            session.receipt.layers_skipped = self.host.layers - session.receipt.layers_run
+        raise StopForward
 
     def _places(self, site: SiteInfo, h: Tensor) -> Places:
         forward = self.forward or Forward(None, h.shape[0], 0, 1)
         axes = site.port.axes
         by_token = "token" in axes or (not axes and h.dim() > 2 and h.shape[:2] == (forward.rows, forward.count))
+        if site.port.side == "key":
+            forward = forward.over_keys(h.shape[1])
         if "patch" in axes or (by_token and forward.batch is None and h.dim() > 1 and h.shape[1] != forward.count):
             by_token = False
         return Places(forward, h, by_token)
@@ -250,6 +348,11 @@ def _input(module: nn.Module, args: tuple, kwargs: dict) -> tuple[str | None, Te
         if isinstance(kwargs.get(name), Tensor):
             return name, kwargs[name]
     raise WrongShape(f"{type(module).__name__} got no tensor as input, so its input is no site")
+
+
+def _seen_only(scores: Tensor) -> Tensor:
+    """Scores with 0 where a query does not look, so that sizes of changes are numbers."""
+    return scores.masked_fill(scores == -torch.inf, 0.0)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -16,12 +16,12 @@ from ..layouts import Port
 _NAMES = ("last_hidden_state", "logits")
 
 
-def first_tensor(value: Any, where: str) -> Tensor:
-    """The activation in what a module returned: itself, or the first item of a tuple."""
-    if isinstance(value, Tensor):
+def first_tensor(value: Any, where: str, item: int = 0) -> Tensor:
+    """The activation in what a module returned: itself, or the first item (or number `item`) of a tuple."""
+    if isinstance(value, Tensor) and not item:
         return value
-    if isinstance(value, tuple | list) and value and isinstance(value[0], Tensor):
-        return value[0]
+    if isinstance(value, tuple | list) and len(value) > item and isinstance(value[item], Tensor):
+        return value[item]
     for name in _NAMES:
         if isinstance(getattr(value, name, None), Tensor):
             return getattr(value, name)
@@ -30,12 +30,12 @@ def first_tensor(value: Any, where: str) -> Tensor:
     )
 
 
-def put_first(value: Any, new: Tensor) -> Any:
+def put_first(value: Any, new: Tensor, item: int = 0) -> Any:
     """`value` with its activation replaced; tuples and model outputs keep their other items."""
     if isinstance(value, Tensor):
         return new
     if type(value) in (tuple, list):
-        return type(value)((new, *value[1:]))
+        return type(value)((*value[:item], new, *value[item + 1 :]))
     for name in _NAMES:
         if isinstance(value, Mapping) and isinstance(value.get(name), Tensor):
             return type(value)(**{**value, name: new})

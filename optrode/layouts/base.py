@@ -9,6 +9,9 @@ TOKENS = ("example", "token", "feature")
 HEADS = ("example", "token", "head", "feature")
 PIXELS = ("example", "row", "column", "channel")
 VECTOR = ("example", "feature")
+ROUTER = ("example", "token", "expert")
+RANKS = ("example", "token", "rank")
+PAIRS = ("example", "token", "rank", "feature")
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class Port:
     """One side of one module.
 
     `module` is relative to the block (or to the base model, for sites outside the blocks); `side` is `in` (first
-    input) or `out` (first output). `axes` name the axes as the user sees them, the feature axis last.
+    input), `out` (first output), or one of those that `inside_attention` gives. `axes` name the axes as the user sees
+    them, the feature axis last.
     `part` (i, n) takes the i-th of n parts of the last axis (fused projections), packed as `packing` says: `equal`
     parts side by side; `heads`: all query heads, then all key heads, then all value heads; `groups`: for each key head
     its query heads, itself and its value head. `heads` splits the part into the `query` or `key` heads; `headed` says
@@ -24,6 +28,10 @@ class Port:
     `channels_first` marks [example, channel, row, column] tensors, `flat` [example * token, feature] ones.
     `adds_to` marks an activation that is the sum of the block's input and another port's output and cannot be written
     where it is read: a change is added to that port instead, divided by the scale that the equation gives it.
+    `item` tells apart several activations of one module: the place in the tuple that it returns or, at the side
+    `experts` of a module of fused experts, 0 for each expert's hidden layer and 1 for its output.
+    `reruns` marks the first linear product of a module that goes on to choose by it: where it is changed, the module
+    runs again with the new product. `read_only` says what to edit instead of an activation that cannot be written.
     """
 
     module: str
@@ -38,6 +46,27 @@ class Port:
     channels_first: bool = False
     flat: bool = False
     adds_to: str | None = None
+    item: int = 0
+    reruns: bool = False
+    read_only: str | None = None
+
+
+def inside_attention(module: str, token: str = "token") -> dict[str, Port]:
+    """Ports inside the attention that `module` computes through the attention interface of transformers.
+
+    All of them are read and written between the projections and the product of pattern and values. `token` names the
+    axis of queries (of keys, for the keys).
+    """
+
+    def port(side: str, says: str, last: str) -> Port:
+        return Port(module, side, says, ("example", token, "head", last), headed=True, heads_first=True)
+
+    return {
+        "attn.q_rotated": port("query", "queries as attention takes them, with positions and norms applied", "feature"),
+        "attn.k_rotated": port("key", "keys as attention takes them, those of the cache too", "feature"),
+        "attn.scores": port("scores", "q k * scale, with cap and bias; -inf where token may not look at key", "key"),
+        "attn.pattern": port("pattern", "softmax of scores over keys", "key"),
+    }
 
 
 @dataclass(frozen=True)
@@ -45,7 +74,8 @@ class Equation:
     """`norm(sum of scaled terms) = result`, all sites of one block; `norm` is a module of the block or None.
 
     `scale` gives a term the entry of the config that the block multiplies it with outside of any module. In a block
-    that lacks one of the sites (no skip connection, a parallel block's `mid`) the equation says nothing.
+    that lacks one of the sites (no skip connection, a parallel block's `mid`) the equation says nothing. `weights`
+    names the site by which a term with a rank axis is weighted before it is summed over ranks.
 
     >>> str(Equation("mid", ("in", "attn.out"), scale={"attn.out": "residual_multiplier"}))
     'mid = in + residual_multiplier * attn.out'
@@ -55,9 +85,16 @@ class Equation:
     terms: tuple[str, ...]
     norm: str | None = None
     scale: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every site that it speaks of."""
+        return (self.result, *self.terms, *self.weights.values())
 
     def __str__(self) -> str:
-        total = " + ".join(f"{self.scale[term]} * {term}" if term in self.scale else term for term in self.terms)
+        factors = self.scale | {term: f"sum over rank: {site}" for term, site in self.weights.items()}
+        total = " + ".join(f"{factors[term]} * {term}" if term in factors else term for term in self.terms)
         return f"{self.result} = {f'{self.norm}({total})' if self.norm else total}"
 
 
@@ -70,8 +107,9 @@ class Layout:
     model, `head` (path and text) to the whole model; a head with the path "" is the whole model's own output, for
     logits that are scaled or capped outside of any module. `key_heads` is the number of key heads or the entry of the
     config that holds it.
-    `when` names values that the config must have; `variants` are tried where it has others. A network that neither
-    fits has no layout, which is better than a wrong one.
+    `kinds` gives the blocks that have a certain module their own ports, for networks whose blocks are of several
+    kinds; `ports` then names the sites of all of them. `when` names values that the config must have; `variants` are
+    tried where it has others. A network that neither fits has no layout, which is better than a wrong one.
     """
 
     name: str
@@ -85,8 +123,13 @@ class Layout:
     equations: tuple[Equation, ...] = ()
     causal: bool = True
     key_heads: str | int = "num_key_value_heads"
+    kinds: dict[str, dict[str, Port]] = field(default_factory=dict)
     when: dict[str, Any] = field(default_factory=dict)
     variants: tuple[Layout, ...] = ()
+
+    def ports_of(self, block: Any) -> dict[str, Port]:
+        """The ports of one block: those of its kind."""
+        return next((ports for module, ports in self.kinds.items() if hasattr(block, module)), self.ports)
 
     def suited(self, config: Any) -> Layout | None:
         """The layout itself or the first variant whose `when` the config meets; None if none does."""

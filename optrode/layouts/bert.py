@@ -1,6 +1,6 @@
 """BERT and RoBERTa: encoders with LayerNorm after each addition, so that the stream itself is normed."""
 
-from .base import HEADS, VECTOR, Equation, Layout, Port
+from .base import HEADS, VECTOR, Equation, Layout, Port, inside_attention
 
 LAYOUT = Layout(
     name="bert",
@@ -11,6 +11,7 @@ LAYOUT = Layout(
         "attn.q": Port("attention.self.query", "out", "queries", HEADS, heads="query"),
         "attn.k": Port("attention.self.key", "out", "keys", HEADS, heads="query"),
         "attn.v": Port("attention.self.value", "out", "values", HEADS, heads="query"),
+        **inside_attention("attention.self"),
         "attn.heads": Port("attention.output.dense", "in", "pattern @ v of each head", HEADS, heads="query"),
         "attn.out": Port("attention.output.dense", "out", "attention part before the norm that follows the addition"),
         "mid": Port("attention.output", "out", "norm(in + attn.out); the MLP reads it as it is"),

@@ -1,6 +1,6 @@
 """DistilBERT: the BERT block under other names, without segment embeddings and pooler."""
 
-from .base import HEADS, Equation, Layout, Port
+from .base import HEADS, Equation, Layout, Port, inside_attention
 
 LAYOUT = Layout(
     name="distilbert",
@@ -11,6 +11,7 @@ LAYOUT = Layout(
         "attn.q": Port("attention.q_lin", "out", "queries", HEADS, heads="query"),
         "attn.k": Port("attention.k_lin", "out", "keys", HEADS, heads="query"),
         "attn.v": Port("attention.v_lin", "out", "values", HEADS, heads="query"),
+        **inside_attention("attention"),
         "attn.heads": Port("attention.out_lin", "in", "pattern @ v of each head", HEADS, heads="query"),
         "attn.out": Port("attention", "out", "attention part before the norm that follows the addition"),
         "mid": Port("sa_layer_norm", "out", "norm(in + attn.out); the MLP reads it as it is"),

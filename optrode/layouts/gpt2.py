@@ -1,6 +1,6 @@
 """GPT-2: LayerNorm before each part, learned positions, one fused q-k-v projection."""
 
-from .base import HEADS, Equation, Layout, Port
+from .base import HEADS, Equation, Layout, Port, inside_attention
 
 LAYOUT = Layout(
     name="gpt2",
@@ -12,6 +12,7 @@ LAYOUT = Layout(
         "attn.q": Port("attn.c_attn", "out", "queries", HEADS, part=(0, 3), heads="query"),
         "attn.k": Port("attn.c_attn", "out", "keys", HEADS, part=(1, 3), heads="query"),
         "attn.v": Port("attn.c_attn", "out", "values", HEADS, part=(2, 3), heads="query"),
+        **inside_attention("attn"),
         "attn.heads": Port("attn.c_proj", "in", "pattern @ v of each head", HEADS, heads="query"),
         "attn.out": Port("attn", "out", "attention part: c_proj(heads)"),
         "mid": Port("ln_2", "in", "in + attn.out", adds_to="attn.out"),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .base import HEADS, Equation, Layout, Port
+from .base import HEADS, Equation, Layout, Port, inside_attention
 
 
 def _fused(index: int, says: str) -> Port:
@@ -15,6 +15,7 @@ _ATTENTION = {
     "attn.q": _fused(0, "queries before rotation"),
     "attn.k": _fused(1, "keys before rotation"),
     "attn.v": _fused(2, "values"),
+    **inside_attention("attention"),
     "attn.heads": Port("attention.dense", "in", "pattern @ v of each head", HEADS, heads="query"),
     "attn.out": Port("attention", "out", "attention part: dense(heads)"),
 }

@@ -1,6 +1,6 @@
 """Llama and its relatives: RMSNorm before each part, rotary positions, gated MLP, separate q, k and v projections."""
 
-from .base import HEADS, Equation, Layout, Port
+from .base import HEADS, Equation, Layout, Port, inside_attention
 
 BLOCK = {
     "in": Port("", "in", "stream before the block"),
@@ -8,6 +8,7 @@ BLOCK = {
     "attn.q": Port("self_attn.q_proj", "out", "queries before rotation", HEADS, heads="query"),
     "attn.k": Port("self_attn.k_proj", "out", "keys before rotation", HEADS, heads="key"),
     "attn.v": Port("self_attn.v_proj", "out", "values", HEADS, heads="key"),
+    **inside_attention("self_attn"),
     "attn.heads": Port("self_attn.o_proj", "in", "pattern @ v of each query head", HEADS, heads="query"),
     "attn.out": Port("self_attn", "out", "attention part: o_proj(heads)"),
     "mid": Port("post_attention_layernorm", "in", "in + attn.out", adds_to="attn.out"),

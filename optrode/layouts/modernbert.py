@@ -1,6 +1,6 @@
 """ModernBERT: an encoder with LayerNorm before each part, rotary positions and a gated MLP, all projections fused."""
 
-from .base import HEADS, Equation, Layout, Port
+from .base import HEADS, Equation, Layout, Port, inside_attention
 
 
 def _fused(index: int, says: str) -> Port:
@@ -17,6 +17,7 @@ LAYOUT = Layout(
         "attn.q": _fused(0, "queries before rotation"),
         "attn.k": _fused(1, "keys before rotation"),
         "attn.v": _fused(2, "values"),
+        **inside_attention("attn"),
         "attn.heads": Port("attn.Wo", "in", "pattern @ v of each head", HEADS, heads="query"),
         "attn.out": Port("attn", "out", "attention part: Wo(heads)"),
         "mid": Port("mlp_norm", "in", "in + attn.out", adds_to="attn.out"),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .base import HEADS, Port
+from .base import HEADS, Port, inside_attention
 from .llama import BLOCK
 from .llama import LAYOUT as LLAMA
 
@@ -15,6 +15,7 @@ LAYOUT = replace(
         "attn.q": Port("self_attn.q_norm", "out", "norm(queries) before rotation", HEADS, heads="query"),
         "attn.k": Port("self_attn.k_norm", "out", "norm(keys) before rotation", HEADS, heads="key"),
         "attn.v": BLOCK["attn.v"],
+        **inside_attention("self_attn"),
         "attn.heads": BLOCK["attn.heads"],
         "attn.out": Port("post_attention_layernorm", "out", "attention part: norm(o_proj(heads))"),
         "mid": Port("mlp", "in", "in + attn.out; the MLP reads it as it is", adds_to="attn.out"),

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-from .base import HEADS, Equation, Layout, Port
+from .base import HEADS, Equation, Layout, Port, inside_attention
 
 _ATTENTION = {
     "attn.q": Port("self_attn.q_proj", "out", "queries", HEADS, heads="query"),
     "attn.k": Port("self_attn.k_proj", "out", "keys", HEADS, heads="query"),
     "attn.v": Port("self_attn.v_proj", "out", "values", HEADS, heads="query"),
+    **inside_attention("self_attn"),
     "attn.heads": Port("self_attn.out_proj", "in", "pattern @ v of each head", HEADS, heads="query"),
 }
 _MLP = {

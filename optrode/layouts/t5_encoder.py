@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .base import HEADS, Equation, Layout, Port
+from .base import HEADS, Equation, Layout, Port, inside_attention
 
 _SELF, _MLP = "layer.0", "layer.1"
 
@@ -12,6 +12,7 @@ _BEFORE = {
     "attn.q": Port(f"{_SELF}.SelfAttention.q", "out", "queries", HEADS, heads="query"),
     "attn.k": Port(f"{_SELF}.SelfAttention.k", "out", "keys", HEADS, heads="query"),
     "attn.v": Port(f"{_SELF}.SelfAttention.v", "out", "values", HEADS, heads="query"),
+    **inside_attention(f"{_SELF}.SelfAttention"),
     "attn.heads": Port(f"{_SELF}.SelfAttention.o", "in", "pattern @ v of each head", HEADS, heads="query"),
     "attn.out": Port(f"{_SELF}.SelfAttention", "out", "attention part: o(heads)"),
     "mid": Port(_SELF, "out", "in + attn.out"),

@@ -1,6 +1,6 @@
 """ViT: an encoder of image patches; position 0 is the class token, the others are patches row by row."""
 
-from .base import VECTOR, Equation, Layout, Port
+from .base import VECTOR, Equation, Layout, Port, inside_attention
 
 PATCHES = ("example", "patch", "feature")
 PATCH_HEADS = ("example", "patch", "head", "feature")
@@ -15,6 +15,7 @@ LAYOUT = Layout(
         "attn.q": Port("attention.q_proj", "out", "queries", PATCH_HEADS, heads="query"),
         "attn.k": Port("attention.k_proj", "out", "keys", PATCH_HEADS, heads="query"),
         "attn.v": Port("attention.v_proj", "out", "values", PATCH_HEADS, heads="query"),
+        **inside_attention("attention", "patch"),
         "attn.heads": Port("attention.o_proj", "in", "pattern @ v of each head", PATCH_HEADS, heads="query"),
         "attn.out": Port("attention", "out", "attention part: o_proj(heads)", PATCHES),
         "mid": Port("layernorm_after", "in", "in + attn.out", PATCHES, adds_to="attn.out"),

@@ -34,9 +34,14 @@ class LinearProbe(Method):
     penalty: float = 1.0
 
     def fit(self, model: Model, data: Any) -> LinearScore:
-        """Raises `UnknownSite`, `BadInput` (empty or one-class data), `NotFinite`."""
+        """Raises `UnknownSite`, `BadInput` (empty or one-class data, more than one site), `NotFinite`."""
         pairs = as_pairs(data)
-        address = model.match(self.site)[0].address
+        sites = [found.address for found in model.match(self.site)]
+        if len(sites) > 1:
+            raise BadInput(
+                f"'{self.site}' selects {len(sites)} sites, but a linear probe reads one: fit one probe each"
+            )
+        address = sites[0]
         contrast = read_contrast(
             model,
             [conversation(pair.prompt, pair.positive) for pair in pairs],

@@ -72,6 +72,7 @@ def _load_module(folder: Path, dtype: torch.dtype | None) -> nn.Module:
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            _refuse_unknown_quantisation(folder.name, config)
             module, report = model_class(config).from_pretrained(
                 folder,
                 config=config,
@@ -90,6 +91,17 @@ def _load_module(folder: Path, dtype: torch.dtype | None) -> nn.Module:
         raise BadFile(f"{folder.name} cannot be loaded by transformers: {one_line(error)}") from error
     _warn_of_random_weights(folder.name, sorted(report["missing_keys"]))
     return module.eval()
+
+
+def _refuse_unknown_quantisation(name: str, config: PreTrainedConfig) -> None:
+    """transformers would only log that it skips a quantiser it does not know, and read packed weights as plain ones."""
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+    settings = getattr(config, "quantization_config", None)
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    known = [name.removesuffix("_4bit").removesuffix("_8bit") for name in AUTO_QUANTIZER_MAPPING]
+    if method is not None and method not in known:
+        raise NotSupported(f"{name} is quantised by {str(method)!r}, which this version of transformers cannot read")
 
 
 def model_class(config: PreTrainedConfig) -> Any:

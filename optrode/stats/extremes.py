@@ -33,20 +33,45 @@ class Massive:
     median: float
 
 
-def find_massive(h: Tensor, mask: Tensor, *, limit: int | None = None) -> list[tuple[int, int, int, float, float]]:
+def find_massive(
+    h: Tensor,
+    mask: Tensor,
+    *,
+    limit: int | None = None,
+    absolute: float = ABSOLUTE_THRESHOLD,
+    relative: float = RELATIVE_THRESHOLD,
+) -> list[tuple[int, int, int, float, float]]:
     """Massive values of one layer as (example, column, channel, value, median), largest magnitude first.
 
-    `h`: [example, token, channel]; `mask`: bool [example, token], the real tokens.
+    `h`: [example, token, channel]; `mask`: bool [example, token], the real tokens. The median is taken over all
+    examples together; give one example at a time where texts should not depend on each other.
+
+    >>> h = torch.ones(1, 2, 3)
+    >>> h[0, 1, 2] = -5000.0
+    >>> find_massive(h, torch.ones(1, 2, dtype=torch.bool))
+    [(0, 1, 2, -5000.0, 1.0)]
     """
     magnitude = h.float().abs()
     median = float(magnitude[mask].median())
-    threshold = max(ABSOLUTE_THRESHOLD, RELATIVE_THRESHOLD * median)
     # "At least 1000 times" but "more than 100": the definition's own two signs.
-    found = (magnitude > ABSOLUTE_THRESHOLD) & (magnitude >= threshold) & mask[..., None]
+    found = (magnitude > absolute) & (magnitude >= relative * median) & mask[..., None]
     places = found.nonzero()
     values = h.float()[found]
     order = values.abs().argsort(descending=True)[:limit]
     return [(*map(int, places[i]), float(values[i]), median) for i in order]  # type: ignore[misc]
+
+
+def largest_and_median(h: Tensor, mask: Tensor, count: int = 3) -> tuple[Tensor, Tensor]:
+    """The largest magnitudes of each example and the median one, over all its tokens and channels.
+
+    `h`: [example, token, channel]; `mask`: bool [example, token]. Gives [example, count] and [example], float32.
+
+    >>> h = torch.tensor([[[1.0, -9.0], [2.0, 3.0], [100.0, 100.0]]])
+    >>> largest_and_median(h, torch.tensor([[True, True, False]]), count=2)
+    (tensor([[9., 3.]]), tensor([2.]))
+    """
+    rows = [h[example][mask[example]].float().abs().flatten() for example in range(len(h))]
+    return torch.stack([row.topk(count).values for row in rows]), torch.stack([row.median() for row in rows])
 
 
 def massive_by_layer(acts: Activations, *, per_layer: int = 3) -> list[Massive]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..batches import Batch, Role
 from ..data import Behaviour
 from ..edits import SiteEdit, add_by_position
-from ..edits.base import Edit, Provenance
+from ..edits.base import Edit, Provenance, Sum
 from ..encoding import start_token_policy
 from ..errors import BadInput
 from ..model import Model
@@ -51,9 +51,9 @@ class ActAdd(SteeringMethod):
 
         Raises `UnknownSite`, `BadInput`. Cost: one forward of two short rows.
         """
-        site = model.match(self.site)[0].address
-        edit, _ = self._fit_sites(model, data, [site])[site]
-        return edit
+        sites = [found.address for found in model.match(self.site)]
+        edits = tuple(edit for edit, _ in self._fit_sites(model, data, sites).values())
+        return edits[0] if len(edits) == 1 else Sum(edits)
 
     def fit_layers(self, model: Model, behaviour: Behaviour, layers: Sequence[int]) -> dict[int, Edit]:
         sites = {layer: self.layer_site.format(layer=layer) for layer in layers}

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..data import Pair
 from ..edits import project_out
-from ..edits.base import SiteEditBase
-from ..errors import BadInput, did_you_mean
+from ..edits.base import SiteEdit, SiteEditBase
+from ..errors import BadInput, NotSupported, did_you_mean
 from ..model import Model
 from ..parts.contrast import Contrast
 from ..parts.directions import mean_difference
@@ -30,7 +30,8 @@ class CAA(DirectionMethod):
 
     form: `letters`, the paper's: each pair becomes a two-choice question whose answer letter is read, both letters
         equally often right. `replies`: the last token of the reply itself is read, as many users of the method do.
-    project_first: the official code's option: at all positions the component along v is removed before v is added.
+    project_first: the official code's option: at all positions the component along v is removed before v is added. A
+        strength scales the removal too, so it is the code's multiplier only at 1.
     site: where v is read and added; the paper's sweep found layers 13 to 15 of 32 to 40.
     """
 
@@ -69,6 +70,11 @@ class CAA(DirectionMethod):
 
     def direction(self, positive: Tensor, negative: Tensor) -> Tensor:
         return mean_difference(positive, negative)
+
+    def stream_edit(self, model: Model, contrast: Contrast, site: str) -> SiteEdit:
+        if self.project_first:
+            raise NotSupported("project_first has no strength in units of the stream: what it removes varies; use fit")
+        return super().stream_edit(model, contrast, site)
 
     def edit_at(self, model: Model, contrast: Contrast, site: str) -> SiteEditBase:
         addition = super().edit_at(model, contrast, site)

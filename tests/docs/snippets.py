@@ -76,7 +76,7 @@ def examples(page: Path) -> Iterator[tuple[Block, Block | None]]:
     """The Python blocks that are run, each with the block of its output."""
     lines = page.read_text(encoding="utf-8").splitlines()
     found = blocks(page)
-    for block, after in zip(found, [*found[1:], None], strict=True):
+    for block, after in zip(found, [*found[1:], None], strict=False):
         if block.language != "python" or "no-run" in block.marks or "file" in block.marks:
             continue
         follows = after is not None and after.language == "text" and not "".join(lines[block.last + 1 : after.first])

@@ -7,8 +7,6 @@ compare all outputs.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +18,13 @@ import optrode.model
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
-# Its blocks are pieces of files of this repository, which the test below looks for.
+# Its blocks are pieces of files of this repository, which a test below looks for.
 PIECES = DOCS / "how-to" / "add-a-layout.md"
-
-_spec = importlib.util.spec_from_file_location("docs_snippets", Path(__file__).with_name("snippets.py"))
-assert _spec is not None and _spec.loader is not None
-snippets = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = snippets
-_spec.loader.exec_module(snippets)
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page != PIECES and "```python" in page.read_text("utf-8")]
 
 
 def name(page: Path) -> str:
     return page.relative_to(DOCS).as_posix()
-
-
-RUN = [page for page in PAGES if page != PIECES and list(snippets.examples(page))]
 
 
 @pytest.fixture(scope="session")
@@ -54,15 +43,15 @@ def stand_in(tokenizer: Any) -> op.Model:
     return model
 
 
-@pytest.mark.parametrize("page", RUN, ids=name)
-def test_page(page: Path, stand_in: op.Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_page(page: Path, snippets: Any, stand_in: op.Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     loaded, real = [], optrode.model.load
 
     def load(where: Any, **options: Any) -> op.Model:
         if where != "smollm2-135m":
             return real(where, **options)
         loaded.append(where)
-        return stand_in
+        return real(stand_in.module, tokenizer=stand_in.tokenizer, **options) if options else stand_in
 
     monkeypatch.setattr(optrode.model, "load", load)
     monkeypatch.chdir(tmp_path)
@@ -76,8 +65,8 @@ def test_page(page: Path, stand_in: op.Model, monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUN, ids=name)
-def test_page_with_the_real_models(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_page_with_the_real_models(page: Path, snippets: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     for block, shown in snippets.examples(page):
@@ -86,20 +75,20 @@ def test_page_with_the_real_models(page: Path, monkeypatch: pytest.MonkeyPatch, 
             assert snippets.agrees(shown.text, printed), f"{name(page)}:{block.first + 1} printed\n{printed}"
 
 
-def test_the_layout_page_shows_the_files_that_are_there():
-    granite = (ROOT / "optrode/layouts/granite.py").read_text(), (ROOT / "tests/layouts/test_granite.py").read_text()
-    shown = [block.text for block in snippets.blocks(PIECES) if block.language == "python"][:2]
-    assert len(shown) == 2
-    for piece, file in zip(shown, granite, strict=True):
-        assert piece in file
+def test_the_layout_page_shows_the_files_that_are_there(snippets: Any):
+    """The layout word for word; of its test, which the page shortens, every line that computes something."""
+    layout, test = [block.text for block in snippets.blocks(PIECES) if block.language == "python"][:2]
+    assert layout in (ROOT / "optrode/layouts/granite.py").read_text()
+    lines = [line for line in test.splitlines() if " = at(" in line or "return " in line or line.startswith("class ")]
+    assert len(lines) > 6 and set(lines) <= set((ROOT / "tests/layouts/test_granite.py").read_text().splitlines())
 
 
-def test_a_page_that_is_wrong_is_found(tmp_path: Path):
-    """The runner itself: a wrong output, a missing error and an unknown mark do not pass."""
+def test_a_page_that_is_wrong_is_found(snippets: Any, tmp_path: Path):
+    """The runner itself: a wrong output, an error that does not come, and an unknown mark do not pass."""
     page = tmp_path / "page.md"
     page.write_text("```python\nprint(1)\n```\n\n```text\n2\n```\n")
     [(block, shown)] = snippets.examples(page)
-    assert not snippets.agrees(shown.text, snippets.run(block, page, {}))
+    assert snippets.run(block, page, {}) == "1\n" and not snippets.agrees(shown.text, "1\n")
     page.write_text("<!-- raises: BadInput -->\n```python\npass\n```\n")
     [(block, shown)] = snippets.examples(page)
     assert shown is None
@@ -110,13 +99,12 @@ def test_a_page_that_is_wrong_is_found(tmp_path: Path):
         list(snippets.examples(page))
 
 
-def test_every_error_has_a_page_that_shows_it():
+def test_every_error_has_a_page_that_shows_it(snippets: Any):
     from optrode import errors
 
-    names = {name for name, kind in vars(errors).items() if isinstance(kind, type) and kind.__module__ == errors.__name__}
-    for error in names - {"OptrodeError"}:
-        page = DOCS / "reference" / "errors" / f"{error}.md"
-        assert page.is_file(), f"{error} has no page"
-        assert any(block.marks.get("raises") == error for block, _ in snippets.examples(page)), f"{error} is never raised"
-    pages = {page.stem for page in (DOCS / "reference" / "errors").glob("*.md")} - {"index"}
-    assert pages == names - {"OptrodeError"}
+    own = {key for key, kind in vars(errors).items() if isinstance(kind, type) and kind.__module__ == errors.__name__}
+    folder = DOCS / "reference" / "errors"
+    assert {page.stem for page in folder.glob("*.md")} == own - {"OptrodeError"} | {"index"}
+    for error in own - {"OptrodeError"}:
+        raised = [block.marks.get("raises") for block, _ in snippets.examples(folder / f"{error}.md")]
+        assert error in raised, f"the page on {error} never raises it"

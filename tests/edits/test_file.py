@@ -36,6 +36,8 @@ EDITS = {
     "zero": edits.zero_ablate("module:model.layers.1:in"),
     "mean": edits.mean_ablate(S, V),
     "clamp": edits.clamp(S, low=-1.0),
+    "knockout": edits.knockout("layers.1.attn.scores", "user", "last_prompt", heads=(2,)),
+    "keys": edits.scale("layers.1.attn.pattern", 0.5, keys="first:1"),
     "stream unit": replace(edits.add(S, V) * -7, unit="stream", provenance=KNOWN),
     "sum": edits.add(S, V) + edits.scale("layers.2.out", V) * 3 + edits.add(S, V, "generated:3-"),
     "chain": ((edits.add(S, V) >> edits.zero_ablate(S)) * 0.5).with_provenance(KNOWN),
@@ -275,7 +277,7 @@ def test_truncated_and_lengthened_files(data, which: int, originals: list[bytes]
     ),
     key=st.sampled_from(
         ["node", "site", "operator", "tensors", "settings", "positions", "strength", "unit", "features", "heads",
-         "provenance", "recipe_hash", "parts", "system", "turns"]
+         "provenance", "recipe_hash", "parts", "system", "turns", "keys"]
     ),
 )  # fmt: skip
 def test_any_value_in_any_entry(value, key: str, tmp_path: Path):

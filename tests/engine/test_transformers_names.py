@@ -8,14 +8,22 @@ from torch import nn
 
 import optrode as op
 from optrode.engine.transformers_names import (
+    asks_config,
     cache_argument,
     cache_contents,
     cache_length,
     cache_of,
     cache_with,
+    expert_hidden,
+    expert_out,
+    experts_config,
+    has_fused_experts,
     is_compiled,
     keep_columns_argument,
     new_cache,
+    own_attention,
+    own_experts,
+    renamed_config,
 )
 from optrode.errors import NotSupported
 
@@ -90,3 +98,69 @@ def test_generate_still_accepts_what_keeps_decoding_uncompiled(llama: op.Model):
     llama.module.generate(
         input_ids=batch.ids, attention_mask=batch.mask.long(), max_new_tokens=1, do_sample=False, disable_compile=True
     )
+
+
+def test_attention_is_asked_for_where_we_look(model: op.Model):
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    network: nn.Module = model.module
+    asking = [part for part in network.modules() if type(part).__name__.endswith("Attention")]
+    assert len(asking) == 3 and all(map(asks_config, asking))
+    assert not asks_config(network.lm_head)
+    assert own_attention(asking[0]) == ("sdpa", ALL_ATTENTION_FUNCTIONS["sdpa"])
+    network.set_attn_implementation("eager")
+    try:
+        name, function = own_attention(asking[0])
+        assert (name, function.__name__) == ("eager", "eager_attention_forward")
+        assert function.__module__ == type(network).__module__
+    finally:
+        network.set_attn_implementation("sdpa")
+
+
+def test_a_renamed_config_shares_all_but_the_name(model: op.Model):
+    own = model.config
+    renamed = renamed_config(own)
+    assert renamed is not own and type(renamed) is type(own)
+    assert own._attn_implementation == "sdpa" and renamed._attn_implementation == "optrode"
+    assert renamed.hidden_size == own.hidden_size and "optrode_own" not in own.__dict__
+
+
+def test_the_upcast_attention_of_gpt2_is_where_we_look(gpt2: op.Model):
+    attention = gpt2.module.transformer.h[0].attn
+    assert attention.reorder_and_upcast_attn is False and callable(attention._upcast_and_reordered_attn)
+
+
+def test_experts_are_run_through_the_interface_where_we_look(mixture: op.Model):
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    experts = mixture.blocks[1].mlp.experts
+    assert has_fused_experts(experts) and not has_fused_experts(mixture.blocks[1].mlp)
+    assert own_experts(experts) is ALL_EXPERTS_FUNCTIONS["grouped_mm"]
+    own, asked = experts.config, []
+
+    def run(module: nn.Module, *given: torch.Tensor) -> torch.Tensor:
+        asked.append(module)
+        return own_experts(module)(module, *given)
+
+    experts.config = experts_config(experts, run)
+    try:
+        assert own_experts(experts) is ALL_EXPERTS_FUNCTIONS["grouped_mm"]
+        x, chosen, weights = torch.randn(3, 32), torch.tensor([[0, 1], [2, 0], [7, 3]]), torch.rand(3, 2)
+        with torch.no_grad():
+            out = experts(x, chosen, weights)
+    finally:
+        experts.config = own
+    assert asked == [experts] and own._experts_implementation == "grouped_mm"
+    wanted = torch.zeros(3, 32)
+    for token, rank in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)):
+        number = int(chosen[token, rank])
+        each = expert_out(experts, number, expert_hidden(experts, number, x[token, None]))
+        wanted[token] += weights[token, rank] * each[0].detach()
+    torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_experts_that_run_eagerly_are_their_own_forward(make_mixture):
+    model = make_mixture("mixtral")
+    model.module.set_experts_implementation("eager")
+    experts = model.blocks[0].mlp.experts
+    assert own_experts(experts) is type(experts).forward.__wrapped__

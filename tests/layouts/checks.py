@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -20,10 +21,14 @@ from torch import Tensor, nn
 import optrode
 from optrode import edits
 from optrode.engine.equations import measure
-from optrode.layouts import find
+from optrode.errors import UnknownSite
+from optrode.layouts import Layout, Port, find
 
 At = Callable[[str, Tensor], Tensor]
 TOLERANCE = 1e-5
+INSIDE = ("attn.q_rotated", "attn.k_rotated", "attn.scores", "attn.pattern")
+# The `at` of the block that is running, for the sites that `attention` itself marks.
+RUNNING: ContextVar[At] = ContextVar("at", default=lambda _, value: value)
 ROWS, TOKENS, VOCABULARY = 2, 7, 50
 
 
@@ -39,7 +44,9 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
     random = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         if parameter.dim() > 1:
-            parameter.normal_(0, 0.8 / math.sqrt(parameter[0].numel()), generator=random)
+            # Fused experts are matrices one behind the other, [expert, row, column].
+            size = math.sqrt(parameter[0].numel()) if ".experts." in name else parameter[0].numel()
+            parameter.normal_(0, 0.8 / math.sqrt(size), generator=random)
         elif name.endswith("bias"):
             parameter.normal_(0, 0.3, generator=random)
         else:
@@ -108,14 +115,22 @@ def attention(
     bias: Tensor | float = 0.0,
     cap: float | None = None,
 ) -> Tensor:
-    """pattern @ v of each query head; q, k, v are [row, token, head, feature], key heads are shared by query heads."""
+    """pattern @ v of each query head; q, k, v are [row, token, head, feature], key heads are shared by query heads.
+
+    The sites inside are marked here, so that the blocks need not.
+    """
+    at = RUNNING.get()
+    q, k = at("attn.q_rotated", q), at("attn.k_rotated", k)
     k, v = (x.repeat_interleave(q.shape[2] // x.shape[2], 2) for x in (k, v))
     scores = torch.einsum("rqhf,rkhf->rhqk", q, k) * (scale if scale is not None else q.shape[-1] ** -0.5) + bias
     if cap is not None:
         scores = cap * torch.tanh(scores / cap)
-    if sees is not None:
-        scores = scores.masked_fill(~sees, -torch.inf)
-    return torch.einsum("rhqk,rkhf->rqhf", scores.softmax(-1), v)
+    hidden = torch.zeros(()).bool() if sees is None else ~sees
+    # Whatever is written, what a query may not look at stays out of its sight.
+    scores = at("attn.scores", scores.masked_fill(hidden, -torch.inf).transpose(1, 2)).transpose(1, 2)
+    pattern = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+    pattern = at("attn.pattern", pattern.transpose(1, 2)).transpose(1, 2).masked_fill(hidden, 0.0)
+    return torch.einsum("rhqk,rkhf->rqhf", pattern, v)
 
 
 # The checks ----------------------------------------------------------------------------------------------------------
@@ -124,7 +139,20 @@ def attention(
 def relative_error(got: Tensor, wanted: Tensor) -> float:
     assert got.shape == wanted.shape, f"{tuple(got.shape)} is not {tuple(wanted.shape)}"
     got, wanted = got.detach(), wanted.detach()
+    unseen = wanted == -torch.inf
+    assert torch.equal(got == -torch.inf, unseen)
+    got, wanted = got.masked_fill(unseen, 0.0), wanted.masked_fill(unseen, 0.0)
     return float((got - wanted).abs().max() / wanted.abs().max())
+
+
+def exchanged(layout: Layout, one: str, other: str) -> Layout:
+    """The layout with two sites at each other's place, in every kind of block that has both."""
+
+    def swap(ports: dict[str, Port]) -> dict[str, Port]:
+        return {**ports, one: ports[other], other: ports[one]} if {one, other} <= set(ports) else ports
+
+    kinds = {module: swap(ports) for module, ports in layout.kinds.items()}
+    return replace(layout, ports=swap(layout.ports), kinds=kinds)
 
 
 class LayoutChecks:
@@ -155,9 +183,29 @@ class LayoutChecks:
         """What the network itself answers."""
         return model.module(**self.inputs()).logits
 
+    def run(self, model: optrode.Model, layer: int, h: Tensor, at: At) -> Tensor:
+        """The hand-written block, with `at` in its attention too."""
+        token = RUNNING.set(at)
+        try:
+            with torch.no_grad():
+                return self.block(model.blocks[layer], layer, model.config, h, at)
+        finally:
+            RUNNING.reset(token)
+
+    def size(self, name: str, model: optrode.Model) -> tuple[int, ...]:
+        """What follows the positions at a site."""
+        if name in ("attn.scores", "attn.pattern"):
+            tokens = model.read(self.inputs(), "layers.0.in")["layers.0.in"].shape[1]
+            return self.sizes["attn.heads"][0], tokens
+        return self.sizes.get(name.removesuffix("_rotated") if name in INSIDE else name, (self.width,))
+
     def names(self, model: optrode.Model, layer: int = 1) -> list[str]:
         stem = f"layers.{layer}."
         return [address.removeprefix(stem) for address in model.table if address.startswith(stem)]
+
+    def writable(self, model: optrode.Model) -> list[str]:
+        """The sites of a block that can be written."""
+        return [name for name in self.names(model) if not model.table[f"layers.1.{name}"].port.read_only]
 
     def test_the_layout_is_found(self, model: optrode.Model) -> None:
         assert model.layout is not None and model.layout.name == self.layout
@@ -173,9 +221,7 @@ class LayoutChecks:
     def test_a_wrong_map_is_caught(self) -> None:
         model = optrode.load(self.network())
         one, other = self.swapped
-        ports = dict(model.layout.ports)
-        ports[one], ports[other] = ports[other], ports[one]
-        model.layout = replace(model.layout, ports=ports)
+        model.layout = exchanged(model.layout, one, other)
         assert max(check.error for check in measure(model, self.inputs())) > 0.01
 
     def test_every_site_reads_with_its_axes(self, model: optrode.Model) -> None:
@@ -184,7 +230,7 @@ class LayoutChecks:
         rows = acts["layers.0.in"].shape[:-1]
         for address, value in acts.items():
             name = address.split(".", 2)[2]
-            assert value.shape == (*rows, *self.sizes.get(name, (self.width,))), address
+            assert value.shape == (*rows, *self.size(name, model)), address
             assert len(named[address].port.axes) == value.dim(), address
 
     def test_the_ends_read(self, model: optrode.Model) -> None:
@@ -203,27 +249,29 @@ class LayoutChecks:
                 return value
 
             acts = model.read(self.inputs(), [f"layers.{layer}.{name}" for name in self.names(model, layer)])
-            with torch.no_grad():
-                self.block(model.blocks[layer], layer, model.config, acts[f"layers.{layer}.in"], note)
-            assert set(seen) == set(self.names(model, layer))
+            self.run(model, layer, acts[f"layers.{layer}.in"], note)
+            names = set(self.names(model, layer))
+            assert names <= set(seen) and set(seen) - names <= set(INSIDE)
             for name, value in seen.items():
+                if name not in names:
+                    continue
                 assert relative_error(acts[f"layers.{layer}.{name}"], value) < TOLERANCE, name
 
     @pytest.mark.parametrize("kind", ["replace", "add", "scale"])
     def test_written_sites_equal_the_hand_written_forward(self, model: optrode.Model, kind: str) -> None:
         acts = model.read(self.inputs(), ["layers.1.in", "layers.2.out"])
-        for name in self.names(model):
-            size = self.sizes.get(name, (self.width,))
+        for name in self.writable(model):
+            size = self.size(name, model)
             edit, by_hand = self.change(f"layers.1.{name}", kind, size, model)
             with model.edited(edit):
                 got = model.read(self.inputs(), "layers.{1,2}.out")
             at = self.changing(name, by_hand)
-            with torch.no_grad():
-                first = self.block(model.blocks[1], 1, model.config, acts["layers.1.in"], at)
-                second = self.block(model.blocks[2], 2, model.config, first, lambda _, value: value)
+            first = self.run(model, 1, acts["layers.1.in"], at)
+            second = self.run(model, 2, first, lambda _, value: value)
             assert relative_error(got["layers.1.out"], first) < TOLERANCE, name
             assert relative_error(got["layers.2.out"], second) < TOLERANCE, name
-            if name == "attn.k" and kind == "add" and "token" not in model.table[f"layers.1.{name}"].port.axes:
+            by_token = "token" in model.table[f"layers.1.{name}"].port.axes
+            if name in ("attn.k", "attn.k_rotated") and kind == "add" and not by_token:
                 continue  # The same vector added to every key shifts all scores of a query alike.
             assert relative_error(got["layers.2.out"], acts["layers.2.out"]) > 1e-3, f"{name} had no effect"
 
@@ -261,6 +309,20 @@ class LayoutChecks:
         others = [head for head in range(plain.shape[2]) if head != 1]
         assert torch.equal(got[:, :, others], plain[:, :, others])
 
+    def test_the_pattern_is_the_one_that_the_network_can_return(self, model: optrode.Model) -> None:
+        sites = [address for address in model.table if address.endswith("attn.pattern")]
+        if not sites:
+            with pytest.raises(UnknownSite, match="nothing inside the attention"):
+                model.match("layers.0.attn.pattern")
+            return
+        acts = model.read(self.inputs(), sites)
+        other = self.network()
+        other.set_attn_implementation("eager")
+        returned = other(**self.inputs(), output_attentions=True).attentions
+        assert len(returned) == len(sites)
+        for site, pattern in zip(sites, returned, strict=True):
+            assert relative_error(acts[site], pattern.transpose(1, 2)) < TOLERANCE, site
+
     def test_logits_can_be_written(self, model: optrode.Model) -> None:
         """Also where the network scales or caps them after its head."""
         if "logits" not in model.table:
@@ -273,16 +335,16 @@ class LayoutChecks:
 
     def test_strength_zero_changes_no_bit(self, model: optrode.Model) -> None:
         plain = self.final(model)
-        for name in self.names(model):
-            size = self.sizes.get(name, (self.width,))
+        for name in self.writable(model):
+            size = self.size(name, model)
             with model.edited(edits.add(f"layers.1.{name}", torch.ones(size)) * 0):
                 assert torch.equal(self.final(model), plain), name
 
     def test_adding_zero_changes_no_bit(self, model: optrode.Model) -> None:
         """The edit runs, so that every view, split and join is taken both ways, and must give back what it got."""
         plain = self.final(model)
-        for name in self.names(model):
-            size = self.sizes.get(name, (self.width,))
+        for name in self.writable(model):
+            size = self.size(name, model)
             with model.edited(edits.add(f"layers.1.{name}", torch.zeros(size))):
                 assert torch.equal(self.final(model), plain), name
 

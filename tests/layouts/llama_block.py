@@ -40,7 +40,7 @@ class LlamaChecks(LayoutChecks):
     def network(self) -> nn.Module:
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        config = AutoConfig.for_model(self.model_type, **SHAPE, **self.options)
+        config = AutoConfig.for_model(self.model_type, **(SHAPE | self.options))
         return randomised(AutoModelForCausalLM.from_config(config))
 
     # What the relatives do differently -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from checks import VOCABULARY, At, LayoutChecks, attention, causal, layer_norm, linear, randomised
 from torch import Tensor, nn
 
-import optrode
+from optrode.layouts import find
 
 WIDTH, HEADS, SIZE = 32, 4, 8
 
@@ -51,4 +51,4 @@ class TestBloom(LayoutChecks):
 
 @pytest.mark.parametrize("option", ["apply_residual_connection_post_layernorm", "slow_but_exact"])
 def test_kinds_of_blocks_that_the_layout_does_not_describe_have_none(option: str) -> None:
-    assert optrode.load(made(**{option: True})).layout is None
+    assert find(made(**{option: True})) is None

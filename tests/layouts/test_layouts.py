@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from optrode import layouts
+from optrode.engine.attention import SIDES
 from optrode.layouts import Layout, all_layouts, find
 from optrode.layouts.base import Equation, Port
 
@@ -63,7 +64,7 @@ def test_a_layout_speaks_only_of_its_own_sites(layout: Layout) -> None:
     assert {"in", "out"} <= set(layout.ports)
     ports = [*layout.ports.values(), *layout.outer_before.values(), *layout.outer_after.values()]
     for port in ports:
-        assert port.side in ("in", "out") and port.says and port.axes
+        assert port.side in ("in", "out", "experts", *SIDES) and port.says and port.axes
         assert port.packing in ("equal", "heads", "groups")
         assert port.adds_to is None or port.adds_to in layout.ports
         assert ("head" in port.axes) == bool(port.heads or port.headed)

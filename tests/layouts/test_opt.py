@@ -40,7 +40,7 @@ class TestOPT(LayoutChecks):
         q = at("attn.q", split(linear(x, attn.q_proj), HEADS))
         k = at("attn.k", split(linear(x, attn.k_proj), HEADS))
         v = at("attn.v", split(linear(x, attn.v_proj), HEADS))
-        heads = at("attn.heads", attention(q, k, v, causal(x.shape[1])))
+        heads = at("attn.heads", attention(q * SIZE**-0.5, k, v, causal(x.shape[1]), scale=1.0))
         return linear(heads.flatten(-2), attn.out_proj)
 
     def mlp_part(self, block: Any, x: Tensor, at: At) -> Tensor:

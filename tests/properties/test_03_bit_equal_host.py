@@ -35,6 +35,8 @@ def state(network: nn.Module) -> dict[str, Any]:
         found[path, "forward"] = module.__dict__.get("forward")
         found[path, "call"] = module.__dict__.get("_compiled_call_impl")
         found[path, "training"] = module.training
+        config = module.__dict__.get("config")
+        found[path, "config"] = id(config), getattr(config, "_attn_implementation", None)
     found["config"] = str(getattr(network, "config", None))
     found["grads"] = [parameter.requires_grad for parameter in network.parameters()]
     found["versions"] = [parameter._version for parameter in network.parameters()]
@@ -122,6 +124,8 @@ def test_an_edit_that_is_the_identity_changes_no_bit(model: op.Model, prompts: l
     for edit in (
         edits.scale("layers.*.out", 1.0),
         edits.function("layers.*.attn.heads", lambda rows: rows),
+        edits.function("layers.*.attn.pattern", lambda rows: rows.clone()),
+        edits.scale("layers.*.attn.{q_rotated,k_rotated,scores}", 1.0),
         edits.add(OUT, 0 * V),
     ):
         with model.edited(edit):
@@ -140,7 +144,7 @@ def interrupted(rows: torch.Tensor) -> torch.Tensor:
     raise KeyboardInterrupt
 
 
-EDIT = edits.add(OUT, V) + edits.add("layers.2.mid", V)
+EDIT = edits.add(OUT, V) + edits.add("layers.2.mid", V) + edits.scale("layers.1.attn.pattern", 0.5)
 
 
 def leaves_normally(model: op.Model) -> None:
@@ -157,6 +161,12 @@ def raises_in_the_body(model: op.Model) -> None:
 def raises_in_the_operator(model: op.Model) -> None:
     with pytest.raises(Mine), model.edited(EDIT), model.edited(edits.function("layers.0.attn.heads", broken)):
         model.read("The cat", "logits")
+
+
+def raises_inside_attention(model: op.Model) -> None:
+    for site in ("q_rotated", "k_rotated", "scores", "pattern"):
+        with pytest.raises(Mine), model.edited(EDIT), model.edited(edits.function(f"layers.1.attn.{site}", broken)):
+            model.read("The cat", "logits")
 
 
 def raises_in_the_operator_of_a_read_that_would_stop(model: op.Model) -> None:
@@ -179,6 +189,7 @@ def stops_early(model: op.Model) -> None:
     model.read("The cat", "layers.0.out")
     with model.edited(EDIT):
         model.read("The cat", "layers.2.out")
+        model.read("The cat", "layers.1.attn.pattern")
         model.read("The cat", "embed")
 
 
@@ -233,9 +244,9 @@ def is_called_by_a_thread_that_dies(model: op.Model) -> None:
 @pytest.mark.parametrize(
     "way",
     [
-        leaves_normally, raises_in_the_body, raises_in_the_operator, raises_in_the_operator_of_a_read_that_would_stop,
-        is_interrupted, is_interrupted_while_resuming, stops_early, did_nothing, is_refused_while_entering, nests,
-        is_a_generator_closed_midway, is_called_by_a_thread_that_dies,
+        leaves_normally, raises_in_the_body, raises_in_the_operator, raises_inside_attention,
+        raises_in_the_operator_of_a_read_that_would_stop, is_interrupted, is_interrupted_while_resuming, stops_early,
+        did_nothing, is_refused_while_entering, nests, is_a_generator_closed_midway, is_called_by_a_thread_that_dies,
     ],
 )  # fmt: skip
 def test_whatever_ends_it_nothing_is_left(way, model: op.Model, block, forward):

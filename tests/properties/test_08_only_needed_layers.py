@@ -50,6 +50,7 @@ def test_reading_a_blocks_output_runs_the_blocks_up_to_it(layer: int, model: op.
     ("sites", "blocks", "more"),
     [
         ("embed", 0, ()), ("layers.0.in", 0, ()), ("layers.2.in", 2, ()), ("layers.1.attn.in", 2, ()),
+        ("layers.1.attn.pattern", 2, ()), (["layers.0.attn.scores", "layers.0.out"], 1, ()),
         (["layers.0.out", "layers.1.attn.heads"], 2, ()), ("final", 3, ("norm",)), ("logits", 3, ("norm", "head")),
         (["logits", "embed"], 3, ("norm", "head")),
     ],

@@ -120,6 +120,27 @@ def test_code_in_the_folder_is_never_run(llama_folder: Path, tmp_path: Path):
     assert not ran.exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "package that is not installed.*bitsandbytes"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "package that is not installed.*bitsandbytes"),
+        ({"quant_method": "my_own_bits"}, "quantised by 'my_own_bits', which this version of transformers cannot read"),
+    ],
+)
+def test_quantised_folders_that_cannot_be_read_here(settings: dict, says: str, llama_folder: Path, tmp_path: Path):
+    import importlib.util
+
+    if settings["quant_method"] == "bitsandbytes" and importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is here")
+    folder = shutil.copytree(llama_folder, tmp_path / "quantised")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    with pytest.raises(NotSupported, match=says) as raised:
+        open_source(str(folder))
+    assert "\n" not in str(raised.value)
+
+
 def test_minilm(minilm_folder: Path):
     source = open_source("minilm-l6")
     assert type(source.module) is transformers.BertModel
