@@ -1,8 +1,8 @@
 """Steering: change what a model says by changing its activations, and find out whether that beats asking nicely.
 
 Every method of this folder is one file with one class; it is found by its `id`, so there is no list to edit. Methods
-that estimate a direction from contrast pairs share `protocol.DirectionMethod`; `comparison.run` compares all of them with
-prompting and with random directions under equal budgets.
+that estimate a direction from contrast pairs share `protocol.DirectionMethod`; `comparison.run` compares all of them
+with prompting and with random directions under equal budgets.
 """
 
 from pathlib import Path
