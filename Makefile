@@ -23,7 +23,7 @@ demo: fetch
 
 test: fetch
 	@$(RUN) -c "import optrode; optrode.load('efficientnet-lite0')"
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 test-slow: fetch
 	$(RUN) -m pytest -m slow

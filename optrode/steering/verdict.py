@@ -40,10 +40,12 @@ def headline(rows: list[dict[str, Any]], bench: Bench, settings: Settings) -> st
             f"Chance wins: no method moves replies {what} by more than 95% of random directions do ({chance:+.2f}). "
             + text
         )
-    if baseline is not None and baseline["shift"]["value"] >= best["shift"]["value"]:
+    if baseline is not None and baseline["shift"]["value"] >= max(best["shift"]["value"], 1e-9):
         return f"Prompting wins: {baseline['shift']['value']:+.2f} from the system prompt alone. " + text
     if baseline is not None:
-        text += f" Prompting gives {baseline['shift']['value']:+.2f}."
+        inside = best["shift"]["low"] <= baseline["shift"]["value"]
+        text += f" Prompting gives {baseline['shift']['value']:+.2f}"
+        text += ", inside that interval: no clear win over it." if inside else "."
     if chance is not None and best["shift"]["value"] > chance:
         text += f" 95% of random directions stay below {chance:+.2f}."
     return text

@@ -265,3 +265,27 @@ def test_it_says_the_same_twice(run, steerable):
 def test_few_random_directions_are_warned_of(run, steerable):
     only = {"methods": ("random-direction", "prompting"), "size": replace(SIZE, random_directions=2)}
     assert any("Only 2 random directions" in text for text in run(steerable, behaviour(), **only)[0]["warnings"])
+
+
+def test_the_headline_says_when_prompting_lies_inside_the_interval() -> None:
+    from types import SimpleNamespace
+
+    from optrode.steering.verdict import headline
+
+    def row(kind: str, value: float, low: float, high: float) -> dict[str, object]:
+        shift = {"value": value, "low": low, "high": high}
+        return {"method": kind, "kind": kind, "layer": 3, "within_budget": True, "shift": shift}
+
+    bench = SimpleNamespace(
+        sign=1, behaviour=SimpleNamespace(name="sentiment"), judge=SimpleNamespace(trusted=True, accuracy=0.9)
+    )
+    settings = SimpleNamespace(budget=1.2)
+    near = headline([row("method", 0.4, 0.2, 0.6), row("baseline", 0.25, 0.1, 0.4)], bench, settings)
+    assert "no clear win" in near
+    far = headline([row("method", 0.4, 0.3, 0.6), row("baseline", 0.25, 0.1, 0.4)], bench, settings)
+    assert "no clear win" not in far and "Prompting gives +0.25." in far
+    assert headline([row("baseline", 0.5, 0.1, 0.6), row("method", 0.4, 0.3, 0.6)], bench, settings).startswith(
+        "Prompting wins"
+    )
+    nothing = headline([row("baseline", 0.0, 0.0, 0.0), row("method", 0.0, 0.0, 0.0)], bench, settings)
+    assert not nothing.startswith("Prompting wins")
