@@ -18,7 +18,7 @@ from .equations import EquationCheck, measure
 from .hooks import hooks_alone
 from .run import Inputs
 from .transformers_names import is_compiled
-from .trial import in_eval_mode, trial_inputs
+from .trial import in_eval_mode, one_thread, trial_inputs
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def settle(host: Host, layout: Layout | str | None = "auto", example: Inputs | N
     given = example if example is not None else trial_inputs(host)
     if given is None:
         return _unmapped(host, "no inputs could be made up for it: pass example=")
-    with hooks_alone(), in_eval_mode(host.module):
+    with hooks_alone(), in_eval_mode(host.module), one_thread():
         if host.layout is None:
             return _discovered(host, given)
         return _held_to(host, given)

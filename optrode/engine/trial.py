@@ -48,6 +48,17 @@ def in_eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A trial of a few tokens has no work for several threads; on a busy machine they would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def sizes(host: Host, addresses: list[str]) -> dict[str, tuple[int, ...]]:
     """The shape of each site on the trial inputs; empty where these cannot be read."""
     inputs = trial_inputs(host)
