@@ -63,7 +63,7 @@ def _bar():  # type: ignore[no-untyped-def]
 
 
 class Steps:
-    """Named steps of a long job on one status line, with the time so far; silent where nobody looks.
+    """A long job in named steps: one bar with the step at hand, how far it got, and the time so far.
 
     >>> with Steps("a job") as steps:
     ...     [number for number in steps.each([1, 2], str)]
@@ -73,23 +73,22 @@ class Steps:
     def __init__(self, what: str):
         self._what = what
         self._started = time.monotonic()
-        self._status: Any = None
+        self._bar: Any = None
+        self._task: Any = None
         self._token: Any = None
 
     def __enter__(self) -> Steps:
-        from rich.console import Console
-
-        console = Console(stderr=True)
-        # Bars of the parts would fight with the line of the whole.
+        # Bars of the parts would fight with that of the whole.
         self._token = _DEPTH.set(_DEPTH.get() + 1)
-        if console.is_terminal:
-            self._status = console.status(self._what)
-            self._status.start()
+        self._bar = _bar()
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=None)
         return self
 
     def __exit__(self, *problem: object) -> None:
-        if self._status is not None:
-            self._status.stop()
+        if self._bar is not None:
+            self._bar.stop()
         _DEPTH.reset(self._token)
 
     def clock(self) -> float:
@@ -97,13 +96,16 @@ class Steps:
         return time.monotonic() - self._started
 
     def at(self, step: str) -> None:
-        """Say which step has begun."""
-        if self._status is not None:
-            self._status.update(f"{self._what}: {step} ({self.clock():.0f} s)")
+        """Say which step has begun; how long it takes is not known."""
+        self._show(step, None, 0)
 
     def each(self, items: Iterable[Item], name: Callable[[Item], str]) -> Iterator[Item]:
-        """Yield items, naming each as its own step."""
+        """Yield items, naming each as a step of its own and counting them."""
         listed = list(items)
-        for number, item in enumerate(listed, 1):
-            self.at(f"{name(item)} [{number}/{len(listed)}]")
+        for done, item in enumerate(listed):
+            self._show(name(item), len(listed), done)
             yield item
+
+    def _show(self, step: str, total: int | None, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{self._what}: {step}", total=total, completed=done)
