@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from ..edits import Chain, Replace, SiteEdit, replace
-from ..edits.base import Provenance, SiteEditBase
+from ..edits.base import SiteEditBase
 from ..encoding import start_token_policy
 from ..errors import BadInput, did_you_mean
 from ..maps import Map
 from ..model import Model
+from ..parts.provenance import provenance_of
 from ..stats import Massive
 from .protocol import LARGEST, Entry, MassiveMethod, Survey, selected
 
@@ -90,13 +91,8 @@ class MassiveActivations(MassiveMethod):
     def _edit(self, model: Model, surveyed: Survey, entries: list[Entry]) -> SiteEditBase:
         site = model.match(f"layers.{entries[0].layer}.out")[0]
         norms = surveyed.norm[surveyed.layers.index(entries[0].layer)]
-        provenance = Provenance(
-            fingerprint={"name": model.name, **model.fingerprint},
-            recipe={**self.recipe(), "texts": len(norms), "entries": [asdict(entry) for entry in entries]},
-            equations={site.address: site.equation},
-            stream_norm={site.address: float(norms.median())},
-            start_token=start_token_policy(model, self.template),
-        )
+        recipe = {**self.recipe(), "texts": len(norms), "entries": [asdict(entry) for entry in entries]}
+        provenance = provenance_of(model, site.address, recipe, float(norms.median()), template=self.template)
         kinds = dict.fromkeys(entry.positions for entry in entries)
         parts = tuple(self._part(site.address, [entry for entry in entries if entry.positions == k]) for k in kinds)
         # One after the other: two kinds that share a token must not both subtract its value.

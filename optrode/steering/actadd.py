@@ -12,10 +12,10 @@ from torch import Tensor
 from ..batches import Batch, Role
 from ..data import Behaviour
 from ..edits import SiteEdit, add_by_position
-from ..edits.base import Edit, Provenance, Sum
-from ..encoding import start_token_policy
+from ..edits.base import Edit, Sum
 from ..errors import BadInput
 from ..model import Model
+from ..parts.provenance import provenance_of
 from ..parts.strength import in_stream_units
 from ..stats import stream_norms
 from .protocol import SteeringMethod
@@ -83,15 +83,8 @@ class ActAdd(SteeringMethod):
         return str(words[0]), str(words[1])
 
     def _signed(self, model: Model, edit: SiteEdit, words: tuple[str, str], norm: float) -> SiteEdit:
-        site = model.match(edit.site)[0]
-        provenance = Provenance(
-            fingerprint={"name": model.name, **model.fingerprint},
-            recipe={**self.recipe(), "prompts": list(words), "padding": "space"},
-            equations={site.address: site.equation},
-            stream_norm={site.address: norm},
-            start_token=start_token_policy(model),
-        )
-        return replace(edit, provenance=provenance)
+        recipe = {**self.recipe(), "prompts": list(words), "padding": "space"}
+        return replace(edit, provenance=provenance_of(model, edit.site, recipe, norm))
 
 
 def _aligned(model: Model, positive: str, negative: str) -> tuple[Batch, int]:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..data import Behaviour, Pair
 from ..edits import SiteEdit, add
-from ..edits.base import Edit, Provenance, SiteEditBase, Sum
-from ..encoding import start_token_policy
+from ..edits.base import Edit, SiteEditBase, Sum
 from ..model import Model
 from ..parts.contrast import Contrast, read_contrast
 from ..parts.method import Method
 from ..parts.pairs import as_pairs, conversation
+from ..parts.provenance import provenance_of
 from ..parts.strength import in_stream_units
 
 
@@ -88,15 +88,7 @@ class DirectionMethod(SteeringMethod):
 
     def signed(self, model: Model, edit: SiteEdit, norm: float) -> SiteEdit:
         """The edit with its provenance: model, recipe, equation of the site, norm of the stream there."""
-        site = model.match(edit.site)[0]
-        provenance = Provenance(
-            fingerprint={"name": model.name, **model.fingerprint},
-            recipe=self.recipe(),
-            equations={site.address: site.equation},
-            stream_norm={site.address: norm},
-            start_token=start_token_policy(model),
-        )
-        return replace(edit, provenance=provenance)
+        return replace(edit, provenance=provenance_of(model, edit.site, self.recipe(), norm))
 
     def fit(self, model: Model, data: Any) -> Edit:
         """Pairs (or a `Behaviour`) -> an edit at every site that `site` selects.
