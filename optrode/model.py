@@ -86,6 +86,35 @@ class Model(Host):
 
         return generate(self, prompts, **options)
 
+    @property
+    def towers(self) -> list[str]:
+        """Names of the parts that are networks of their own, such as `vision_model` and `text_model`."""
+        from .engine.mapping import towers_of
+
+        return towers_of(self)
+
+    def tower(self, name: str, *, example: Any = None) -> Model:
+        """One tower of a network of several, with sites of its own; the weights are shared, nothing is copied.
+
+        Reads run the tower alone. Edits act in forwards of the whole network too, which is `model.module`. `example`:
+        inputs of the tower to measure its sites with, needed where it lives on another tower's output.
+
+        Raises `UnknownName` with the towers that there are.
+        """
+        from .errors import UnknownName, did_you_mean
+        from .sources import Source
+
+        if name not in self.towers:
+            raise UnknownName(f"{self.name} has no tower '{name}': {did_you_mean(name, self.towers)}")
+        source = Source(
+            getattr(self.base, name),
+            self.tokenizer,
+            self.processor,
+            f"{self.name}.{name}",
+            {**self.origin, "tower": name},
+        )
+        return _settled(Model(source), "auto", True, example)
+
 
 def load(
     where: str | Path | nn.Module,
@@ -118,7 +147,11 @@ def load(
     from .sources import open_source
 
     source = open_source(where, dtype=dtype, device=device, revision=revision, tokenizer=tokenizer, processor=processor)
-    model = Model(source)
+    return _settled(Model(source), layout, measure, example)
+
+
+def _settled(model: Model, layout: Layout | str | None, measure: bool, example: Any) -> Model:
+    """The model with its layout, measured unless that was declined."""
     if measure:
         from .engine.mapping import settle
 

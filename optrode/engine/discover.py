@@ -106,7 +106,9 @@ def _find_blocks(host: Host, inputs: Inputs) -> tuple[str, bool]:
     chains = [path for path, found in lists.items() if _hand_on([seen.get(module, []) for module in found])]
     if not chains:
         raise NotMapped("it has no list of blocks that hand a stream of [row, token, width] on to each other")
-    return max(chains, key=lambda path: len(lists[path])), isinstance(getattr(output, "logits", None), Tensor)
+    # A block may be a list of parts that hand the stream on as well: the blocks are what is not inside another block.
+    outer = [path for path in chains if not any(path.startswith(f"{other}.") for other in chains)]
+    return max(outer, key=lambda path: len(lists[path])), isinstance(getattr(output, "logits", None), Tensor)
 
 
 def _could_be_blocks(module: nn.Module) -> bool:

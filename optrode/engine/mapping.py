@@ -60,6 +60,8 @@ def settle(host: Host, layout: Layout | str | None = "auto", example: Inputs | N
     why = _unmeasurable(host)
     if why:
         return _unmapped(host, why)
+    if example is None and _needs_encoder(host):
+        return _unmapped(host, "its blocks look at an encoder's output: pass example= with encoder_hidden_states")
     given = example if example is not None else trial_inputs(host)
     if given is None:
         return _unmapped(host, "no inputs could be made up for it: pass example=")
@@ -83,18 +85,29 @@ def _unmeasurable(host: Host) -> str:
     return "" if host.layout else _towers(host)
 
 
-def _towers(host: Host) -> str:
-    """Why a network of several towers has no one stack of blocks, and what to load instead."""
+def towers_of(host: Host) -> list[str]:
+    """Names of the towers of an encoder-decoder or an image-text network, below its base; none for other networks."""
     config = host.config
     if getattr(config, "is_encoder_decoder", False):
-        towers = [name for name in ("encoder", "decoder") if hasattr(host.base, name)]
+        names: tuple[str, ...] = ("encoder", "decoder")
     elif hasattr(config, "vision_config") and hasattr(config, "text_config"):
         names = ("vision_model", "text_model", "vision_tower", "language_model")
-        towers = [name for name in names if hasattr(host.base, name)]
     else:
-        return ""
-    paths = [f"model.{'.'.join(filter(None, (host.base_path, name)))}" for name in towers]
-    return f"it has several towers: load one of them, such as {' or '.join(paths)}" if len(paths) > 1 else ""
+        names = ()
+    found = [name for name in names if hasattr(host.base, name)]
+    return found if len(found) > 1 else []
+
+
+def _towers(host: Host) -> str:
+    """Why a network of several towers has no one stack of blocks, and what to ask instead."""
+    asks = [f"model.tower('{name}')" for name in towers_of(host)]
+    return f"it has several towers: take one of them, such as {' or '.join(asks)}" if asks else ""
+
+
+def _needs_encoder(host: Host) -> bool:
+    """Whether this is a decoder whose blocks look at an encoder's output, which a trial forward does not have."""
+    takes = "encoder_hidden_states" in host.accepts and bool(getattr(host.config, "is_decoder", False))
+    return takes and any("cross" in name.lower() or "encdec" in name.lower() for name, _ in host.module.named_modules())
 
 
 def _held_to(host: Host, given: Inputs) -> Measurement:

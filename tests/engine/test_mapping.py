@@ -19,7 +19,9 @@ def test_two_encoders_are_loaded_one_by_one() -> None:
     network = CLIPModel(config).eval()
     model = op.load(network)
     assert model.layout is None
-    assert model.unmapped == "it has several towers: load one of them, such as model.vision_model or model.text_model"
+    assert model.unmapped == (
+        "it has several towers: take one of them, such as model.tower('vision_model') or model.tower('text_model')"
+    )
     for tower, name in ((network.vision_model, "clip_vision"), (network.text_model, "clip_text")):
         found = op.load(tower)
         assert found.layout is not None and found.layout.name == name

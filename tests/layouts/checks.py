@@ -175,6 +175,10 @@ class LayoutChecks:
     def inputs(self) -> dict[str, Tensor]:
         return token_ids()
 
+    def example(self) -> dict[str, Tensor] | None:
+        """What the sites are measured with on load, for networks that no made-up input fits."""
+        return None
+
     def block(self, block: Any, layer: int, config: Any, h: Tensor, at: At) -> Tensor:
         """The hand-written forward of one block: stream in, stream out, with `at` at every site."""
         raise NotImplementedError

@@ -14,4 +14,4 @@ sys.path.insert(0, str(Path(__file__).parent))
 @pytest.fixture(scope="class")
 def model(request: pytest.FixtureRequest) -> optrode.Model:
     """The network of a class of layout checks."""
-    return optrode.load(request.cls().network())
+    return optrode.load(request.cls().network(), example=request.cls().example())

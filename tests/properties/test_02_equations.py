@@ -50,7 +50,7 @@ def test_a_right_map_is_accepted_and_says_how_well_it_holds(case: Any) -> None:
     network, plain = case().network(), case().inputs()
     with torch.no_grad():
         before = network(**plain)
-    model = op.load(network)
+    model = op.load(network, example=case().example())
     assert model.layout is not None and model.layout.name == case.layout
     assert model.measured is not None and not model.measured.why
     assert {check.layer for check in model.measured.checks} <= set(range(model.layers))
@@ -65,10 +65,11 @@ def test_a_right_map_is_accepted_and_says_how_well_it_holds(case: Any) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_swapped_map_is_refused_on_load(case: Any) -> None:
     network = case().network()
-    right = op.load(network).layout
+    example = case().example()
+    right = op.load(network, example=example).layout
     assert right is not None
     with pytest.raises(WrongLayout, match="does not describe") as caught:
-        op.load(network, layout=CHECKS.exchanged(right, *case.swapped))
+        op.load(network, layout=CHECKS.exchanged(right, *case.swapped), example=example)
     assert "\n" not in str(caught.value)
 
 
