@@ -36,7 +36,9 @@ def find_study(name: str) -> Study:
 def run_study(name: str, *, full: bool = False, arguments: list[str] | None = None) -> dict[str, Any]:
     """Run a study and give its result as plain data. `full` runs the card's own size."""
     study = find_study(name)
-    record = RunRecord(arguments or [], seed=study.seeds[0])
+    # From Python too, the record says how the command line repeats the run.
+    own = ["study", name, *(["--full"] if full else [])]
+    record = RunRecord(arguments or own, seed=study.seeds[0])
     with Steps(f"study {name}") as steps:
         findings = study.run(study.seeds, full, steps)
     return {
