@@ -2,19 +2,13 @@
 
 from dataclasses import replace
 
-from .base import HEADS, Equation, Layout, Port, inside_attention
+from .base import HEADS, Equation, Layout, Port
+from .t5_encoder import SELF_ATTENTION, mlp
 
 _SELF, _CROSS, _MLP = "layer.0", "layer.1", "layer.2"
 
 _BEFORE = {
-    "in": Port("", "in", "stream before the block"),
-    "attn.in": Port(f"{_SELF}.layer_norm", "out", "norm(in): what attention reads"),
-    "attn.q": Port(f"{_SELF}.SelfAttention.q", "out", "queries", HEADS, heads="query"),
-    "attn.k": Port(f"{_SELF}.SelfAttention.k", "out", "keys", HEADS, heads="query"),
-    "attn.v": Port(f"{_SELF}.SelfAttention.v", "out", "values", HEADS, heads="query"),
-    **inside_attention(f"{_SELF}.SelfAttention"),
-    "attn.heads": Port(f"{_SELF}.SelfAttention.o", "in", "pattern @ v of each head", HEADS, heads="query"),
-    "attn.out": Port(f"{_SELF}.SelfAttention", "out", "attention part: o(heads)"),
+    **SELF_ATTENTION,
     "seen": Port(_SELF, "out", "in + attn.out"),
     "cross.in": Port(f"{_CROSS}.layer_norm", "out", "norm(seen): what attention to the encoder reads"),
     "cross.heads": Port(
@@ -22,11 +16,6 @@ _BEFORE = {
     ),
     "cross.out": Port(f"{_CROSS}.EncDecAttention", "out", "part that attention to the encoder adds"),
     "mid": Port(_CROSS, "out", "seen + cross.out"),
-    "mlp.in": Port(f"{_MLP}.layer_norm", "out", "norm(mid): what the MLP reads"),
-}
-_AFTER = {
-    "mlp.out": Port(f"{_MLP}.DenseReluDense", "out", "MLP part: wo(hidden)"),
-    "out": Port("", "out", "mid + mlp.out"),
 }
 
 GATED = Layout(
@@ -35,13 +24,7 @@ GATED = Layout(
     module_classes=("T5Stack",),
     when={"is_decoder": True, "is_gated_act": True},
     blocks="block",
-    ports={
-        **_BEFORE,
-        "mlp.gate": Port(f"{_MLP}.DenseReluDense.wi_0", "out", "gate before the activation function"),
-        "mlp.up": Port(f"{_MLP}.DenseReluDense.wi_1", "out", "the other factor of the gated product"),
-        "mlp.hidden": Port(f"{_MLP}.DenseReluDense.wo", "in", "act(gate) * up: the MLP's neurons"),
-        **_AFTER,
-    },
+    ports={**_BEFORE, **mlp(_MLP, gated=True)},
     outer_before={"embed": Port("embed_tokens", "out", "token embeddings")},
     outer_after={"final": Port("final_layer_norm", "out", "norm(last out)")},
     equations=(
@@ -54,12 +37,7 @@ GATED = Layout(
 PLAIN = replace(
     GATED,
     when={"is_decoder": True, "is_gated_act": False},
-    ports={
-        **_BEFORE,
-        "mlp.up": Port(f"{_MLP}.DenseReluDense.wi", "out", "MLP before the activation function"),
-        "mlp.hidden": Port(f"{_MLP}.DenseReluDense.wo", "in", "act(up): the MLP's neurons"),
-        **_AFTER,
-    },
+    ports={**_BEFORE, **mlp(_MLP, gated=False)},
 )
 
 LAYOUT = replace(GATED, variants=(PLAIN,))

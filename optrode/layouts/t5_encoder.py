@@ -6,7 +6,8 @@ from .base import HEADS, Equation, Layout, Port, inside_attention
 
 _SELF, _MLP = "layer.0", "layer.1"
 
-_BEFORE = {
+# Up to the attention part, the blocks of encoder and decoder are the same.
+SELF_ATTENTION = {
     "in": Port("", "in", "stream before the block"),
     "attn.in": Port(f"{_SELF}.layer_norm", "out", "norm(in): what attention reads"),
     "attn.q": Port(f"{_SELF}.SelfAttention.q", "out", "queries", HEADS, heads="query"),
@@ -15,26 +16,36 @@ _BEFORE = {
     **inside_attention(f"{_SELF}.SelfAttention"),
     "attn.heads": Port(f"{_SELF}.SelfAttention.o", "in", "pattern @ v of each head", HEADS, heads="query"),
     "attn.out": Port(f"{_SELF}.SelfAttention", "out", "attention part: o(heads)"),
-    "mid": Port(_SELF, "out", "in + attn.out"),
-    "mlp.in": Port(f"{_MLP}.layer_norm", "out", "norm(mid): what the MLP reads"),
 }
-_AFTER = {
-    "mlp.out": Port(f"{_MLP}.DenseReluDense", "out", "MLP part: wo(hidden)"),
-    "out": Port("", "out", "mid + mlp.out"),
-}
+
+
+def mlp(module: str, gated: bool) -> dict[str, Port]:
+    """The ports of the MLP in one part of a block, and of the block's end."""
+    if gated:
+        inner = {
+            "mlp.gate": Port(f"{module}.DenseReluDense.wi_0", "out", "gate before the activation function"),
+            "mlp.up": Port(f"{module}.DenseReluDense.wi_1", "out", "the other factor of the gated product"),
+        }
+    else:
+        inner = {"mlp.up": Port(f"{module}.DenseReluDense.wi", "out", "MLP before the activation function")}
+    hidden = "act(gate) * up: the MLP's neurons" if gated else "act(up): the MLP's neurons"
+    return {
+        "mlp.in": Port(f"{module}.layer_norm", "out", "norm(mid): what the MLP reads"),
+        **inner,
+        "mlp.hidden": Port(f"{module}.DenseReluDense.wo", "in", hidden),
+        "mlp.out": Port(f"{module}.DenseReluDense", "out", "MLP part: wo(hidden)"),
+        "out": Port("", "out", "mid + mlp.out"),
+    }
+
+
+_BEFORE = {**SELF_ATTENTION, "mid": Port(_SELF, "out", "in + attn.out")}
 
 GATED = Layout(
     name="t5_encoder",
     module_classes=("T5EncoderModel",),
     when={"is_gated_act": True},
     blocks="encoder.block",
-    ports={
-        **_BEFORE,
-        "mlp.gate": Port(f"{_MLP}.DenseReluDense.wi_0", "out", "gate before the activation function"),
-        "mlp.up": Port(f"{_MLP}.DenseReluDense.wi_1", "out", "the other factor of the gated product"),
-        "mlp.hidden": Port(f"{_MLP}.DenseReluDense.wo", "in", "act(gate) * up: the MLP's neurons"),
-        **_AFTER,
-    },
+    ports={**_BEFORE, **mlp(_MLP, gated=True)},
     outer_before={"embed": Port("encoder.embed_tokens", "out", "token embeddings")},
     outer_after={"final": Port("encoder.final_layer_norm", "out", "norm(last out)")},
     equations=(Equation("mid", ("in", "attn.out")), Equation("out", ("mid", "mlp.out"))),
@@ -44,12 +55,7 @@ GATED = Layout(
 PLAIN = replace(
     GATED,
     when={"is_gated_act": False},
-    ports={
-        **_BEFORE,
-        "mlp.up": Port(f"{_MLP}.DenseReluDense.wi", "out", "MLP before the activation function"),
-        "mlp.hidden": Port(f"{_MLP}.DenseReluDense.wo", "in", "act(up): the MLP's neurons"),
-        **_AFTER,
-    },
+    ports={**_BEFORE, **mlp(_MLP, gated=False)},
 )
 
 LAYOUT = replace(GATED, variants=(PLAIN,))

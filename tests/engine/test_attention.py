@@ -88,8 +88,7 @@ def by_hand(model: op.Model, change: Change) -> Iterator[None]:
 
 
 def same(got: Tensor, wanted: Tensor, tolerance: float | None = None) -> bool:
-    # The norms of Llama round to float32 even in float64.
-    tolerance = tolerance or (1e-6 if wanted.dtype == torch.float64 else 2e-5)
+    tolerance = tolerance or (1e-10 if wanted.dtype == torch.float64 else 2e-5)
     return bool((got - wanted).abs().max() <= tolerance * wanted.abs().max())
 
 
@@ -292,7 +291,8 @@ def test_what_is_written_is_what_a_second_attention_computes(name, case, make_mo
         wanted = forward(model, batch).logits
     with model.edited(edit) as receipt:
         got = model.read(batch, "logits")["logits"]
-    assert same(got[batch.mask], wanted[batch.mask])
+    # Some of these edits hold values in float32.
+    assert same(got[batch.mask], wanted[batch.mask], 1e-6 if got.dtype == torch.float64 else None)
     assert not same(got[batch.mask], plain[batch.mask], 1e-4)
     assert receipt.changed > 0
 
@@ -484,7 +484,8 @@ def test_cached_writing_equals_a_full_forward(name, case, make_model, tokenizer,
     with by_hand(model, change):
         wanted = full()
     for step, logits in enumerate(steps):
-        assert same(logits, wanted[:, batch.width - 1 + step]), step
+        # Some of these edits hold values in float32.
+        assert same(logits, wanted[:, batch.width - 1 + step], 1e-6 if logits.dtype == torch.float64 else None), step
     assert not same(wanted[:, -1], full()[:, -1], 1e-6), "the edit is strong enough to matter"
 
 
