@@ -28,7 +28,19 @@ from ..parts.probe import accuracy_by_layer
 from ..parts.statistics import bootstrap_mean, bootstrap_ratio
 from ..parts.tuner import tune
 from ..stats import massive_by_layer, stream_norms
-from .fitting import FULL, QUICK, RANDOM_ID, Candidate, Reader, Settings, Size, fit_all, offered_layers, spread
+from .fitting import (
+    FULL,
+    QUICK,
+    RANDOM_ID,
+    Candidate,
+    Reader,
+    Settings,
+    Size,
+    chosen_methods,
+    fit_all,
+    offered_layers,
+    spread,
+)
 from .protocol import DirectionMethod
 from .verdict import describe_model, describe_protocol, headline, rank, search_entries, unsteered_row, warnings_of
 
@@ -84,6 +96,8 @@ def run(model: Model, behaviour: Behaviour, settings: Settings) -> tuple[dict[st
     """
     size = settings.size
     layers = offered_layers(model, size.layers)
+    # A misspelt method is told before anything is measured.
+    chosen_methods(settings, 1)
     fitted_on = replace(behaviour, fit=spread(behaviour.fit, size.pairs))
     with Steps("comparing steering methods") as steps:
         steps.at("measuring the unedited model")
