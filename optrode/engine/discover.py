@@ -23,8 +23,7 @@ from ..layouts import Equation, Layout, Port
 from ..layouts.base import TOKENS
 from .equations import MOST_ROUNDINGS, roundings
 from .run import Inputs, run
-from .session import _input
-from .views import first_tensor, put_first
+from .views import first_tensor, input_tensor, put_first
 
 PATCHES = ("example", "patch", "feature")
 
@@ -271,7 +270,7 @@ def _replayed(
     shape: list[torch.Size] = []
 
     def enter(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        name, tensor = _input(module, args, kwargs)
+        name, tensor = input_tensor(module, args, kwargs)
         shape.append(tensor.shape)
         changed = tensor.clone()
         if token is not None:
@@ -354,7 +353,7 @@ def _hooked(modules: Any, note: Callable) -> Iterator[None]:
 
 def _given(module: nn.Module, args: tuple, kwargs: dict) -> Tensor | None:
     try:
-        return _input(module, args, kwargs)[1]
+        return input_tensor(module, args, kwargs)[1]
     except WrongShape:
         return None
 

@@ -15,13 +15,14 @@ from ..encoding import Prompt
 from ..errors import BadInput, NotSupported
 from ..host import Host, SiteInfo
 from ..positions import Positions
+from .actions import Tap
 from .hooks import active_sessions, hooks_alone
 from .places import batch_of
 from .progress import track
 from .prompts import encode_edited
 from .resume import Residuals, checked, resumed
 from .run import Inputs, run
-from .session import Session, Tap
+from .session import Session
 from .transformers_names import cache_argument, cache_contents, cache_with, keep_columns_argument, new_cache
 from .views import site_view
 

@@ -12,8 +12,8 @@ from ..batches import Batch
 from ..errors import BadInput
 from ..host import Host
 from ..offloaded import put_away
+from .actions import StopForward
 from .places import RUNNING
-from .session import StopForward
 from .transformers_names import cache_argument, keep_columns_argument
 
 Inputs = Batch | dict[str, Tensor] | Tensor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,63 +13,13 @@ from ..edits.base import Change
 from ..errors import WrongShape
 from ..host import Host, SiteInfo
 from ..positions import Positions
+from .actions import EditAction, StopForward, Tap
 from .attention import SIDES
 from .experts import layer_of, of_experts, rerun
 from .hooks import ACTIVE, Point, active_sessions, hook_set
 from .places import Forward, Places, forward_from_call
 from .receipt import Receipt, SiteReceipt
-from .views import first_tensor, put_first, site_unview, site_view
-
-
-class StopForward(BaseException):
-    """Ends a forward after the last site that was asked for. Not an Exception, so that no host code swallows it."""
-
-
-@dataclass
-class Tap:
-    """Collects one site. Values are copied at once, so that no view keeps a whole activation alive."""
-
-    site: SiteInfo
-    positions: Positions | None
-    keep_graph: bool
-    device: torch.device | None = None
-    dtype: torch.dtype | None = None
-    value: Tensor | None = None
-    source: Tensor | None = None
-    fired: int = 0
-    version: int = 0
-    picked: Tensor | None = None
-
-    @property
-    def overwritten(self) -> bool:
-        """Whether the network changed the activation in place after it was taken (only where nothing is copied)."""
-        return self.keep_graph and self.value is not None and self.value._version != self.version
-
-    def take(self, h: Tensor, places: Places) -> None:
-        """Keep `h`: whole as [example, token, ...], or its selected positions as [position, ...]."""
-        if self.positions is not None:
-            chosen = places.select(self.positions)
-            empty = chosen is None
-            mask = None if chosen is None else chosen[0]
-            self.picked = mask if mask is not None else torch.full(h.shape[:2], not empty, device=h.device)
-            h = h[self.picked]
-        if self.keep_graph:
-            self.value, self.version = h, h._version
-        else:
-            # Numbers of experts are no measurements: no precision is asked for them.
-            device, dtype = self.device or h.device, (self.dtype if h.is_floating_point() else None) or h.dtype
-            self.value = h.detach().to(device, dtype, copy=True)
-        self.fired += 1
-
-
-@dataclass
-class EditAction:
-    """One edit at one site. `remembers` marks the half that only notes the block's input for a site like `mid`."""
-
-    site: SiteInfo
-    change: Change
-    receipt: SiteReceipt
-    residual: dict[str, Tensor] = field(default_factory=dict)
+from .views import first_tensor, input_tensor, put_first, site_unview, site_view
 
 
 class Session:
@@ -147,7 +96,7 @@ class Session:
         actions = self.edits.get((module, "in"))
         if not actions:
             return args, kwargs
-        name, tensor = _input(module, args, kwargs)
+        name, tensor = input_tensor(module, args, kwargs)
         new = self._applied(actions, tensor)
         if new is tensor:
             return args, kwargs
@@ -158,7 +107,7 @@ class Session:
         point = (module, "in")
         if point not in self.taps and module not in self.residuals:
             return
-        tensor = _input(module, args, kwargs)[1]
+        tensor = input_tensor(module, args, kwargs)[1]
         for action in self.residuals.get(module, ()):
             action.residual["in"] = tensor
         self._tap(point, tensor)
@@ -338,16 +287,6 @@ class Session:
         if "patch" in axes or (by_token and forward.batch is None and h.dim() > 1 and h.shape[1] != forward.count):
             by_token = False
         return Places(forward, h, by_token)
-
-
-def _input(module: nn.Module, args: tuple, kwargs: dict) -> tuple[str | None, Tensor]:
-    """The activation among a module's inputs, and the name it was passed by (None for the first place)."""
-    if args and isinstance(args[0], Tensor):
-        return None, args[0]
-    for name in ("hidden_states", *kwargs):
-        if isinstance(kwargs.get(name), Tensor):
-            return name, kwargs[name]
-    raise WrongShape(f"{type(module).__name__} got no tensor as input, so its input is no site")
 
 
 def _seen_only(scores: Tensor) -> Tensor:

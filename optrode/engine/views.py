@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..errors import NotSupported
+from ..errors import NotSupported, WrongShape
 from ..host import Host, SiteInfo
 from ..layouts import Port
 
@@ -28,6 +28,16 @@ def first_tensor(value: Any, where: str, item: int = 0) -> Tensor:
     raise NotSupported(
         f"{where} returns {type(value).__name__}, in which no activation was found: choose a module inside it"
     )
+
+
+def input_tensor(module: nn.Module, args: tuple, kwargs: dict) -> tuple[str | None, Tensor]:
+    """The activation among a module's inputs, and the name it was passed by (None for the first place)."""
+    if args and isinstance(args[0], Tensor):
+        return None, args[0]
+    for name in ("hidden_states", *kwargs):
+        if isinstance(kwargs.get(name), Tensor):
+            return name, kwargs[name]
+    raise WrongShape(f"{type(module).__name__} got no tensor as input, so its input is no site")
 
 
 def put_first(value: Any, new: Tensor, item: int = 0) -> Any:
