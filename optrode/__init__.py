@@ -14,18 +14,24 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import data, edits, guard, massive, steering
+    from . import data, edits, guard, massive, metrics, retrieval, steering
     from .activations import Activations
+    from .catalogue import systems
     from .compare import compare
     from .edits.base import Edit
     from .edits.file import load_edit
+    from .engine.sweep import sweep
     from .maps import Map
-    from .model import Model, load, read, sites
+    from .model import Model, load, plan, read, sites
     from .positions import Positions
     from .scores import Score
+    from .stats.over import stats
+    from .stats.statistics import Statistics
+    from .store import Store, open
+    from .store.harvest import harvest
 
 # Public name -> where it lives. Families and `data`, `edits` are modules; the rest are attributes of one.
-_MODULES = ("data", "edits", "guard", "massive", "steering")
+_MODULES = ("data", "edits", "guard", "massive", "metrics", "retrieval", "steering")
 _NAMES = {
     "Activations": "activations",
     "Edit": "edits.base",
@@ -33,16 +39,25 @@ _NAMES = {
     "Model": "model",
     "Positions": "positions",
     "Score": "scores",
+    "Statistics": "stats.statistics",
+    "Store": "store",
     "compare": "compare",
+    "harvest": "store",
     "load": "model",
     "load_edit": "edits.file",
+    "open": "store",
+    "plan": "model",
     "read": "model",
     "sites": "model",
+    "stats": "stats.over",
+    "sweep": "engine.sweep",
+    "systems": "catalogue",
 }
 
 __all__ = [
-    "Activations", "Edit", "Map", "Model", "Positions", "Score", "__version__", "compare", "data", "edits", "guard",
-    "load", "load_edit", "massive", "read", "sites", "steering",
+    "Activations", "Edit", "Map", "Model", "Positions", "Score", "Statistics", "Store", "__version__", "compare",
+    "data", "edits", "guard", "harvest", "load", "load_edit", "massive", "metrics", "open", "plan", "read", "retrieval",
+    "sites", "stats", "steering", "sweep", "systems",
 ]  # fmt: skip
 
 

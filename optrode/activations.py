@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .batches import Batch
 from .errors import BadInput, NotSupported, UnknownSite, did_you_mean
-from .sites import select
+from .sites import select, tower_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,9 @@ class Activations(Mapping[str, Tensor]):
     `batch.mask` tells padding from tokens. Read at positions, it has (position, [head,] feature), or
     (example, [head,] feature) where every row gave exactly one. `places` then holds the example and column of each
     position, [position, 2] int64. `tokens_by_expert` counts, for each layer whose router or experts were read, the
-    tokens that chose each expert, [expert] int64; padding is not counted.
+    tokens that chose each expert, [expert] int64; padding is not counted. `on_disk`: bytes in a scratch file, where a
+    read within a budget put what did not fit in memory; the space is given back by `close`, or when the last tensor of
+    it is gone.
 
     >>> acts = Activations({"layers.0.out": torch.zeros(2, 3, 4)}, {"layers.0.out": ("example", "token", "feature")})
     >>> acts["layers.0.out"].shape
@@ -43,8 +45,12 @@ class Activations(Mapping[str, Tensor]):
     layers_skipped: int = 0
     sources: dict[str, tuple[Tensor, Any]] = field(default_factory=dict, repr=False)
     tokens_by_expert: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    on_disk: int = 0
+    closed: bool = field(default=False, repr=False)
 
     def __getitem__(self, site: str) -> Tensor:
+        if self.closed:
+            raise BadInput("these activations were closed: read them again")
         if site not in self.values_by_site:
             raise UnknownSite(f"site '{site}' was not read: {did_you_mean(site, self.values_by_site)}")
         return self.values_by_site[site]
@@ -57,6 +63,18 @@ class Activations(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.values_by_site)
+
+    def close(self) -> None:
+        """Let go of all tensors, and of the file on disk if there is one. Tensors taken out before stay valid."""
+        self.values_by_site.clear()
+        self.sources.clear()
+        self.on_disk, self.closed = 0, True
+
+    def __enter__(self) -> Activations:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
 
     @property
     def tokens(self) -> list[list[str]] | None:
@@ -94,7 +112,7 @@ class Activations(Mapping[str, Tensor]):
         if self.axes[site][:2] == ("example", "token"):
             keep = mask if mask is not None else (self.batch.mask if self.batch is not None else None)
             value = value.flatten(0, 1) if keep is None else value[keep.to(value.device)]
-        return value.flatten(1)
+        return value.flatten(1) if value.dim() > 1 else value[:, None]
 
     def gradients(self, objective: Tensor) -> Activations:
         """Gradient of a scalar with respect to every site that was read with `grad=True`, same axes.
@@ -153,12 +171,20 @@ class Activations(Mapping[str, Tensor]):
             frame.insert(0, "text", texts)
         return frame
 
-    def _layers(self) -> int:
-        indices = [int(site.split(".")[1]) for site in self if site.startswith("layers.")]
-        return max(indices, default=-1) + 1
+    def _layers(self) -> dict[str, int]:
+        """Number of blocks that the sites tell of, by tower."""
+        found: dict[str, int] = {}
+        for site in self:
+            _, inside, rest = site.partition("layers.")
+            index = rest.partition(".")[0]
+            if inside and index.isdigit():
+                found[tower_of(site)] = max(found.get(tower_of(site), 0), int(index) + 1)
+        return found
 
     def __repr__(self) -> str:
-        lines = [f"Activations of {len(self)} sites, {self.nbytes / 2**20:.1f} MiB"]
+        where = " on disk" if self.on_disk else ""
+        sites = f"{len(self)} site{'' if len(self) == 1 else 's'}"
+        lines = [f"Activations of {sites}, {self.nbytes / 2**20:.1f} MiB{where}"]
         for site, value in list(self.items())[:8]:
             shape = ", ".join(f"{name} {size}" for name, size in zip(self.axes[site], value.shape, strict=False))
             lines.append(f"  {site}: [{shape}] {str(value.dtype).removeprefix('torch.')}")

@@ -62,6 +62,22 @@ class NotSupported(OptrodeError):
     """A combination that is refused rather than answered wrongly."""
 
 
+class OverBudget(OptrodeError):
+    """A read that needs more memory than its budget, whatever is split or kept on disk; nothing was run."""
+
+
+class StoreMismatch(OptrodeError):
+    """A store that was harvested from another model, other data or with other settings than this call names."""
+
+
+class StoreInUse(OptrodeError):
+    """A store that another process is writing."""
+
+
+class NoSpace(OptrodeError):
+    """A disk without room for what is to be written; what is there already stays whole."""
+
+
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> list[str]:
     """The `count` valid names most like `name`, best first.
 

@@ -13,14 +13,19 @@ from torch import Tensor, nn
 from .activations import Activations
 from .batches import Batch
 from .encoding import Prompt
-from .host import Host
+from .host import Host, SiteInfo
 from .layouts import Layout
 
 if TYPE_CHECKING:
     from .edits.base import Edit
+    from .edits.trainable import Trainable
     from .engine.generate import Completion
     from .engine.mapping import Measurement
+    from .engine.plans import Plan
     from .engine.receipt import Receipt
+    from .engine.recording import Recording
+    from .engine.stream import Stream
+    from .maps import Map
     from .tree import SiteTree
 
 
@@ -42,12 +47,12 @@ class Model(Host):
 
     def _sizes(self, addresses: list[str]) -> dict[str, tuple[int, ...]]:
         """The shape of sites on a trial input; nothing where the network cannot run on one."""
-        from .engine.trial import sizes
+        from .engine.shapes import sizes
 
         return sizes(self, addresses)
 
-    def _measured(self, layer: int | None, site: str) -> str:
-        check = self.measured.of(layer, site) if self.measured and layer is not None else None
+    def _measured(self, site: SiteInfo) -> str:
+        check = self.measured.of(site.layer, site.name, site.tower) if self.measured else None
         if check is None:
             return ""
         return f"off by at most {check.error:.0e} of the largest value" if check.error else "exact to the last bit"
@@ -66,11 +71,53 @@ class Model(Host):
 
         return read(self, inputs, sites, **options)
 
-    def edited(self, *edits: Edit) -> AbstractContextManager[Receipt]:
+    def plan(self, inputs: Any, sites: str | Sequence[str] = "layers.*.out", **options: Any) -> Plan:
+        """What a read will keep and do, before it runs. See `optrode.plan`."""
+        from .engine.planning import plan
+
+        return plan(self, inputs, sites, **options)
+
+    def run(self, inputs: Any, **arguments: Any) -> Any:
+        """One forward of your own, in which edits know the roles of tokens: the network's output, with its graph.
+
+        See `optrode.engine.run.forward`.
+        """
+        from .engine.run import forward
+
+        return forward(self, inputs, **arguments)
+
+    def recording(self, sites: str | Sequence[str], **options: Any) -> AbstractContextManager[Recording]:
+        """`with model.recording(sites) as rec:` keeps activations of your own forwards, graph and all.
+
+        See `optrode.engine.recording.recording`.
+        """
+        from .engine.recording import recording
+
+        return recording(self, sites, **options)
+
+    def sweep(self, base: Any, donor: Any, sites: str | Sequence[str] = "layers.*.out", **options: Any) -> Map:
+        """What every single patch does to the answer. See `optrode.engine.sweep.sweeping.sweep`."""
+        from .engine.sweep import sweep
+
+        return sweep(self, base, donor, sites, **options)
+
+    def edited(self, *edits: Edit | Trainable) -> AbstractContextManager[Receipt]:
         """`with model.edited(edit) as receipt:` See `optrode.engine.edited.edited`."""
         from .engine.edited import edited
 
         return edited(self, *edits)
+
+    def baked(self, edit: Edit) -> nn.Module:
+        """A network of the same class with `edit` inside, to compile or export. See `optrode.engine.bake.bake.bake`."""
+        from .engine.bake import bake
+
+        return bake(self, edit)
+
+    def folded(self, edit: Edit) -> nn.Module:
+        """A plain network with `edit` in its biases. See `optrode.engine.bake.checkpoint.fold`."""
+        from .engine.bake import fold
+
+        return fold(self, edit)
 
     def generate(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> str | list[str]:
         """Completions as text: one for one prompt, a list for a list. Options as in `completions`."""
@@ -79,6 +126,15 @@ class Model(Host):
         one = isinstance(prompts, str) or as_prompts(prompts)[0] is not prompts[0]
         texts = [completion.text for completion in self.completions(prompts, **options)]
         return texts[0] if one else texts
+
+    def stream(self, prompt: Prompt | Batch, **options: Any) -> Stream:
+        """The completion of one prompt, piece by piece while it is written: `for piece in model.stream(prompt)`.
+
+        See `optrode.engine.stream.stream` for options.
+        """
+        from .engine.stream import stream
+
+        return stream(self, prompt, **options)
 
     def completions(self, prompts: Prompt | Sequence[Prompt] | Batch, **options: Any) -> list[Completion]:
         """Completions with token ids. See `optrode.engine.generate.generate`."""
@@ -89,30 +145,28 @@ class Model(Host):
     @property
     def towers(self) -> list[str]:
         """Names of the parts that are networks of their own, such as `vision_model` and `text_model`."""
-        from .engine.mapping import towers_of
+        from .towers import tower_modules
 
-        return towers_of(self)
+        return tower_modules(self.base, self.config)
 
     def tower(self, name: str, *, example: Any = None) -> Model:
-        """One tower of a network of several, with sites of its own; the weights are shared, nothing is copied.
+        """One tower of a network of several as a model of its own; the weights are shared, nothing is copied.
 
-        Reads run the tower alone. Edits act in forwards of the whole network too, which is `model.module`. `example`:
-        inputs of the tower to measure its sites with, needed where it lives on another tower's output.
+        `name`: its module, such as `vision_model`, or what its addresses begin with, such as `vision`. Reads run the
+        tower alone. Edits act in forwards of the whole network too, which is `model.module`. `example`: inputs of the
+        tower to measure its sites with, needed where it lives on another tower's output.
 
         Raises `UnknownName` with the towers that there are.
         """
         from .errors import UnknownName, did_you_mean
         from .sources import Source
+        from .towers import PREFIXES
 
-        if name not in self.towers:
+        found = next((module for module in self.towers if name in (module, PREFIXES[module])), None)
+        if found is None:
             raise UnknownName(f"{self.name} has no tower '{name}': {did_you_mean(name, self.towers)}")
-        source = Source(
-            getattr(self.base, name),
-            self.tokenizer,
-            self.processor,
-            f"{self.name}.{name}",
-            {**self.origin, "tower": name},
-        )
+        part = self.part(found)
+        source = Source(part.module, part.tokenizer, part.processor, part.name, part.origin)
         return _settled(Model(source), "auto", True, example)
 
 
@@ -158,6 +212,8 @@ def _settled(model: Model, layout: Layout | str | None, measure: bool, example: 
         model.measured = settle(model, layout, example)
     elif not isinstance(layout, str):
         model.layout = layout
+        if layout is None:
+            model.tower_hosts = {}
     return model
 
 
@@ -166,9 +222,14 @@ def read(model: Model, inputs: Any, sites: str | Sequence[str] = "layers.*.out",
     return model.read(inputs, sites, **options)
 
 
+def plan(model: Model, inputs: Any, sites: str | Sequence[str] = "layers.*.out", **options: Any) -> Plan:
+    """What `optrode.read` with the same arguments will keep and do. See `optrode.engine.planning.plan` for options."""
+    return model.plan(inputs, sites, **options)
+
+
 def sites(model: Model) -> SiteTree:
     """The model's sites as a tree: print it, count it, look one up with `.explain(address)`."""
     return model.sites
 
 
-__all__ = ["Model", "Tensor", "load", "read", "sites"]
+__all__ = ["Model", "Tensor", "load", "plan", "read", "sites"]

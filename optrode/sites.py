@@ -9,6 +9,7 @@ after block 15 on every architecture. A pattern selects several addresses:
 | `layers.3-7.out`, `layers.20-.out` | an inclusive range, an open one |
 | `layers.{1,4}.out`, `layers.2.{attn.heads,mlp.out}` | alternatives, as in a shell |
 | `layers.-1.out` | counted from the end |
+| `vision.layers.*.out`, `*.layers.0.out` | one tower, or every tower, of a network of several |
 | `module:encoder.block.2`, `module:features.*:in` | any module's output or first input, by the model's own path |
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -68,10 +69,11 @@ def parse(text: str) -> SitePattern:
     return SitePattern(text, tuple(segmented), raw=False)
 
 
-def select(patterns: str | Iterable[str], addresses: Sequence[str], layers: int) -> list[str]:
+def select(patterns: str | Iterable[str], addresses: Sequence[str], layers: int | Mapping[str, int]) -> list[str]:
     """The addresses that any of `patterns` selects, in the order of `addresses`.
 
-    Raises `UnknownSite` naming the nearest addresses when a pattern selects none.
+    `layers` is the number of blocks; of several towers, that of each by prefix ("" for blocks without one). Raises
+    `UnknownSite` naming the nearest addresses when a pattern selects none.
 
     >>> select("layers.*.out", ["embed", "layers.0.out", "layers.1.out"], 2)
     ['layers.0.out', 'layers.1.out']
@@ -79,22 +81,39 @@ def select(patterns: str | Iterable[str], addresses: Sequence[str], layers: int)
     texts = [patterns] if isinstance(patterns, str) else list(patterns)
     if not texts:
         raise UnknownSite("no site was asked for: name one like layers.15.out or layers.*.out")
+    counts = layers if isinstance(layers, Mapping) else {"": layers}
     chosen: set[str] = set()
     for text in texts:
         pattern = parse(text)
-        found = [address for address in addresses if pattern.matches(address, layers)]
+        found = [address for address in addresses if pattern.matches(address, counts.get(tower_of(address), 0))]
         if not found:
-            raise UnknownSite(f"site {text!r} is not in this model: {_hint(text.strip(), addresses, layers)}")
+            raise UnknownSite(f"site {text!r} is not in this model: {_hint(text.strip(), addresses, counts)}")
         chosen.update(found)
     return [address for address in addresses if address in chosen]
 
 
-def _hint(text: str, addresses: Sequence[str], layers: int) -> str:
-    index = re.match(rf"layers\.(-?{_INDEX})\.", text)
-    if index and layers and not -layers <= int(index[1]) < layers:
-        return f"it has layers 0 to {layers - 1}"
-    # A layer that exists was meant: only the part after it can be misspelt.
-    own = [address for address in addresses if index and address.startswith(f"layers.{int(index[1]) % layers}.")]
+def tower_of(address: str) -> str:
+    """The prefix of a tower that an address begins with; "" where there is none or it is outside the blocks.
+
+    >>> tower_of("vision.layers.3.out"), tower_of("layers.3.out")
+    ('vision', '')
+    """
+    before, found, _ = address.partition("layers.")
+    return before.removesuffix(".") if found else ""
+
+
+def _hint(text: str, addresses: Sequence[str], layers: Mapping[str, int]) -> str:
+    tower, index = tower_of(text), re.match(rf"(?:\w+\.)?layers\.(-?{_INDEX})\.", text)
+    count = layers.get(tower, 0)
+    if index and count and not -count <= int(index[1]) < count:
+        return f"{tower or 'it'} has layers 0 to {count - 1}"
+    # A tower, and a layer that it has, were meant: only the part after them can be misspelt.
+    stem = f"{tower}." if tower else ""
+    own = [
+        address
+        for address in addresses
+        if count and index and address.startswith(f"{stem}layers.{int(index[1]) % count}.")
+    ]
     return did_you_mean(text, own or addresses)
 
 

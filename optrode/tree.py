@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .host import Host, SiteInfo
@@ -22,11 +23,11 @@ class SiteTree:
         self,
         host: Host,
         sizes: Callable[[list[str]], dict[str, tuple[int, ...]]] | None = None,
-        measured: Callable[[int | None, str], str] | None = None,
+        measured: Callable[[SiteInfo], str] | None = None,
     ):
         self._host = host
         self._sizes = sizes or (lambda addresses: {})
-        self._measured = measured or (lambda layer, site: "")
+        self._measured = measured or (lambda site: "")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._host.table or self.module_paths())
@@ -60,7 +61,7 @@ class SiteTree:
         )
         if site.adds_to:
             line += f"; written by adding the change to {site.adds_to}"
-        measured = self._measured(site.layer, site.address.partition(".")[2].partition(".")[2])
+        measured = self._measured(site)
         if measured:
             line += f"; measured on load: {measured}"
         same = [other for other, info in self._host.table.items() if _is_output_of(info, site)]
@@ -91,23 +92,13 @@ class SiteTree:
             return tree
         if host.layout and host.layout.name.startswith("measured:"):
             tree.add("[dim]no table knows this network: its sites were found by measurement[/]")
-        branch = None
-        for address, site in host.table.items():
-            if site.layer is None:
-                tree.add(f"{address}  [dim]{site.equation}[/]")
-            elif branch is None:
-                branch = tree.add(f"layers.0 to layers.{host.layers - 1}")
-                for name, (count, port) in self._block().items():
-                    some = "" if count == host.layers else f" (in {count} of {host.layers} layers)"
-                    branch.add(f"{name}  [dim]{', '.join(port.axes)}: {port.says}{some}[/]")
+        for prefix, tower in host.tower_hosts.items():
+            branch = tree.add(f"{prefix}  [dim]{type(tower.module).__name__}[/]")
+            if tower.layout is None:
+                branch.add(f"[dim]no named sites: {escape(tower.unmapped or 'no layout is known')}[/]")
+            _grow(branch, host, prefix)
+        _grow(tree, host, "")
         return tree
-
-    def _block(self) -> dict[str, tuple[int, Port]]:
-        """The sites of a block in order, and in how many blocks each of them is."""
-        assert self._host.layout is not None
-        names = [address.split(".", 2)[2] for address, site in self._host.table.items() if site.layer is not None]
-        ports = self._host.layout.ports
-        return {name: (names.count(name), port) for name, port in ports.items() if name in names}
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -120,8 +111,31 @@ class SiteTree:
     __repr__ = __str__
 
 
+def _grow(tree: Tree, host: Host, prefix: str) -> None:
+    """Add the sites of a tower, or of the network's own blocks, to a tree: one block for all."""
+    sites = [site for site in host.table.values() if site.tower == prefix]
+    stem, layers, branch = f"{prefix}." if prefix else "", host.layers_by_tower[prefix], None
+    for site in sites:
+        if site.layer is None:
+            tree.add(f"{site.address}  [dim]{site.equation}[/]")
+        elif branch is None:
+            branch = tree.add(f"{stem}layers.0 to {stem}layers.{layers - 1}")
+            for name, (count, port) in _block(host.of(site), sites).items():
+                some = "" if count == layers else f" (in {count} of {layers} layers)"
+                branch.add(f"{name}  [dim]{', '.join(port.axes)}: {port.says}{some}[/]")
+
+
+def _block(host: Host, sites: list[SiteInfo]) -> dict[str, tuple[int, Port]]:
+    """The sites of a block in order, and in how many blocks each of them is."""
+    assert host.layout is not None
+    inside = [site for site in sites if site.layer is not None]
+    names, axes = [site.name for site in inside], {site.name: site.port.axes for site in inside}
+    ports = {name: replace(port, axes=axes[name]) for name, port in host.layout.ports.items() if name in axes}
+    return {name: (names.count(name), port) for name, port in ports.items()}
+
+
 # Sizes along these axes are the input's, not the model's.
-_OF_INPUT = ("example", "token", "key", "row", "column", "position")
+_OF_INPUT = ("example", "token", "written", "key", "row", "column", "position")
 
 
 def _axes(port: Port, sizes: tuple[int, ...] | None) -> str:

@@ -139,4 +139,18 @@ def test_nothing_read_is_a_view_of_the_network(llama: op.Model):
 
 def test_the_picture_is_short(acts: Activations):
     text = repr(acts)
+    assert repr(Activations({"embed": torch.ones(1, 2)}, {"embed": ("example", "feature")})).startswith(
+        "Activations of 1 site, "
+    )
     assert text.startswith("Activations of 3 sites") and "[example 5, token" in text and "head 4" in text
+
+
+def test_the_layers_of_each_tower_are_stacked_by_themselves() -> None:
+    sites = ["vision.layers.0.out", "vision.layers.1.out", "layers.0.out", "layers.4.out"]
+    acts = Activations(
+        {site: torch.full((1, 2, 3), float(number)) for number, site in enumerate(sites)},
+        dict.fromkeys(sites, ("example", "token", "feature")),
+    )
+    assert acts.stack("vision.layers.*.out")[:, 0, 0, 0].tolist() == [0, 1]
+    assert acts.stack("vision.layers.-1.out")[:, 0, 0, 0].tolist() == [1]
+    assert acts.stack("layers.-1.out")[:, 0, 0, 0].tolist() == [3]

@@ -18,18 +18,20 @@ HEAVY = ("torch", "transformers", "numpy", "pandas", "sklearn", "altair", "typer
 # From the bottom up; a module may import its own layer and those below.
 LAYERS = (
     ("errors", "version", "home"),
-    ("sites", "aliases", "batches", "positions", "activations", "maps", "edits"),
-    ("layouts", "sources", "offloaded", "encoding", "host", "tree"),
+    ("sites", "aliases", "batches", "positions", "activations", "maps", "metrics", "edits"),
+    ("layouts", "sources", "offloaded", "encoding", "pictures", "towers"),
+    ("table", "identity", "lookup", "host", "tree"),
     ("engine",),
     ("model", "scores"),
-    ("stats", "data"),
+    ("stats", "data", "store"),
     ("parts",),
-    ("steering", "guard", "massive"),
+    ("steering", "guard", "massive", "retrieval"),
+    ("catalogue",),
     ("studies",),
     ("compare", "report"),
     ("cli", "__main__"),
 )
-FAMILIES = LAYERS[7]
+FAMILIES = LAYERS[8]
 
 
 def test_importing_loads_nothing_heavy() -> None:

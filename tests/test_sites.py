@@ -105,3 +105,42 @@ def test_one_wrong_pattern_among_right_ones_is_not_swallowed():
         select(["layers.*.out", "layers.*.mpl.out"], ADDRESSES, LAYERS)
     with pytest.raises(UnknownSite, match="no site was asked for"):
         select([], ADDRESSES, LAYERS)
+
+
+TOWERS = {"vision": 12, "text": 3, "": 2}
+SPANNING = [
+    f"{stem}layers.{layer}.{name}"
+    for stem, layers in (("vision.", 12), ("text.", 3), ("", 2))
+    for layer in range(layers)
+    for name in ("in", "out")
+]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("vision.layers.-1.out", ["vision.layers.11.out"]),
+        ("text.layers.-1.out", ["text.layers.2.out"]),
+        ("layers.-1.out", ["layers.1.out"]),
+        ("*.layers.2-.in", [f"vision.layers.{layer}.in" for layer in range(2, 12)] + ["text.layers.2.in"]),
+        ("{vision,text}.layers.1.out", ["vision.layers.1.out", "text.layers.1.out"]),
+        ("layers.*.out", ["layers.0.out", "layers.1.out"]),
+    ],
+)
+def test_each_tower_counts_its_own_layers(pattern: str, wanted: list[str]) -> None:
+    assert select(pattern, SPANNING, TOWERS) == wanted
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("vision.layers.12.out", "vision has layers 0 to 11"),
+        ("layers.2.out", "it has layers 0 to 1"),
+        ("text.layers.-4.in", "text has layers 0 to 2"),
+        ("text.layers.2.uot", "did you mean text.layers.2.out"),
+        ("vison.layers.3.out", "did you mean vision.layers.3.out"),
+    ],
+)
+def test_an_address_in_no_tower_names_the_nearest(pattern: str, says: str) -> None:
+    with pytest.raises(UnknownSite, match=says):
+        select(pattern, SPANNING, TOWERS)

@@ -26,7 +26,16 @@ def reference() -> str:
     from optrode.cli.app import build
 
     program = build()
-    return HEAD + "".join(f"\n{_section(name, command)}" for name, command in program.commands.items())
+    return HEAD + "".join(f"\n{_section(name, command)}" for name, command in _commands(program.commands))
+
+
+def _commands(commands: dict[str, Any], group: str = "") -> list[tuple[str, Any]]:
+    """Every command with its name; those of a group have its name before theirs."""
+    found: list[tuple[str, Any]] = []
+    for name, command in commands.items():
+        inner = getattr(command, "commands", None)
+        found += _commands(inner, f"{group}{name} ") if inner is not None else [(f"{group}{name}", command)]
+    return found
 
 
 def _section(name: str, command: Any) -> str:

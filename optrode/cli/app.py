@@ -11,7 +11,7 @@ import typer
 from ..version import __version__
 
 # In the order in which a newcomer meets them; a command that is not named here comes last.
-ORDER = ("models", "sites", "read", "fit", "generate", "compare", "study", "rerun")
+ORDER = ("models", "sites", "read", "store", "fit", "generate", "compare", "study", "rerun")
 
 
 def build() -> Any:

@@ -1,7 +1,8 @@
-"""`optrode generate`: completions, with or without an edit, side by side."""
+"""`optrode generate`: completions, with or without an edit, side by side, as JSONL, or word by word."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from ..errors import BadInput
 from . import common
+from .replies import STANDARD, Edits, Line, lines_of, read_lines, write_replies
 
 if TYPE_CHECKING:
     from ..edits.base import Edit
@@ -25,6 +27,19 @@ def register(app: typer.Typer) -> None:
         system: str | None = common.System,
         raw: bool = common.Raw,
         file: Path | None = typer.Option(None, help="Prompts from a text file (one a line) or JSONL."),
+        lines_in: Path | None = typer.Option(
+            None,
+            "--in",
+            help="JSONL with a prompt a line, - for standard input. A line has prompt or messages, and may have edits "
+            "(paths) and strength of its own; all its fields are kept. Replies are JSONL too.",
+        ),
+        out: Path | None = typer.Option(
+            None,
+            help="Write replies as JSONL, - for standard output, which is the default with --in. A file that holds "
+            "replies of the same run already is gone on with.",
+        ),
+        rows: int = typer.Option(16, "--rows", help="Prompts that are written together with --in or --out."),
+        stream: bool = typer.Option(False, "--stream", help="Show the completion of one prompt while it is written."),
         max_new_tokens: int = typer.Option(64, help="Most tokens to write."),
         temperature: float = typer.Option(0.0, help="0 is greedy; above 0 samples."),
         seed: int = typer.Option(0, help="Makes sampling repeatable."),
@@ -35,33 +50,39 @@ def register(app: typer.Typer) -> None:
 
         Example: [bold]optrode generate --edit best.edit --strength 1 "Tell me about the new restaurant."[/]
         """
-        from ..edits.file import load_edit
         from ..engine.generate import Sampling
 
         if temperature < 0:
             raise BadInput(f"the temperature is {temperature}: it must be 0 (greedy) or above")
-        asked = common.gather_prompts(prompts, file)
-        edits = [load_edit(path) for path in edit or []]
-        host = common.load_model(model or own_model(edits))
-        options = {
+        if rows < 1:
+            raise BadInput(f"--rows is {rows}: it must be at least 1")
+        if (lines_in is not None or out is not None) and (as_json or stream):
+            raise BadInput("--in and --out are JSONL already, for many prompts: leave --json and --stream out")
+        if lines_in is not None and (prompts or file):
+            raise BadInput("--in brings the prompts: leave other prompts and --file out")
+        if stream and (as_json or beside):
+            raise BadInput("--stream shows one completion as it comes: leave --json and --beside out")
+        lines = read_lines(lines_in) if lines_in is not None else lines_of(common.gather_prompts(prompts, file))
+        if stream and len(lines) != 1:
+            raise BadInput(f"--stream shows one completion, but there are {len(lines)} prompts")
+        edits = Edits(edit or [], strength)
+        loaded = edits.load(lines)
+        host = common.load_model(model or own_model(loaded))
+        options: dict[str, Any] = {
             "template": common.template(raw),
             "system": system,
             "max_new_tokens": max_new_tokens,
             "sampling": Sampling(temperature=temperature, seed=seed),
         }
-        scaled = [scale(found, strength) for found in edits]
-        steered, receipt = complete(host, asked, [found for found in scaled if found is not None], options)
-        plain = [item.text for item in host.completions(asked, **options)] if beside and edits else None
-        show(asked, steered, plain, receipt, as_json)
-
-
-def scale(edit: Edit, strength: float) -> Edit | None:
-    """The edit at a strength; None where strength 0 turns off an edit that cannot be scaled, such as a prompt."""
-    if edit.kind == "site":
-        return edit * strength
-    if strength == 0:
-        return None
-    return edit if strength == 1 else edit * strength
+        if lines_in is not None or out is not None:
+            common.note(write_replies(host, lines, out or Path(STANDARD), edits, options, rows, beside))
+        elif stream:
+            show_stream(host, lines[0], edits.of(lines), options)
+        else:
+            asked, active = [line.prompt for line in lines], edits.of(lines)
+            steered, receipt = complete(host, asked, active, options)
+            plain = [item.text for item in host.completions(asked, **options)] if beside and active else None
+            show(asked, steered, plain, receipt, as_json)
 
 
 def own_model(edits: list[Edit]) -> str:
@@ -82,6 +103,16 @@ def complete(host: Model, prompts: list[Any], edits: list[Edit], options: dict[s
     with host.edited(*edits) as receipt:
         texts = [item.text for item in host.completions(prompts, **options)]
     return texts, receipt
+
+
+def show_stream(host: Model, line: Line, edits: list[Edit], options: dict[str, Any]) -> None:
+    """Print the pieces of one completion as they come."""
+    with host.edited(*edits) if edits else nullcontext() as receipt, host.stream(line.prompt, **options) as stream:
+        for piece in stream:
+            typer.echo(piece, nl=False)
+        typer.echo()
+    if receipt:
+        common.note(str(receipt).splitlines()[0])
 
 
 def show(prompts: list[Any], steered: list[str], plain: list[str] | None, receipt: Any, as_json: bool) -> None:

@@ -20,26 +20,62 @@ def register(app: typer.Typer) -> None:
     @app.command("read")
     def read(
         model: str = typer.Argument(..., help=common.MODEL_HELP),
-        prompts: list[str] | None = typer.Argument(None, help="Prompts; with a chat model each is one user message."),
+        prompts: list[str] | None = typer.Argument(
+            None, help="Prompts, with a chat model each one user message; or pictures, for a model that sees."
+        ),
         sites: list[str] = typer.Option(
             ["layers.*.out"], "--sites", "-s", help="Site pattern; may be given several times."
         ),
         positions: str | None = typer.Option(None, help="Which tokens, such as last_prompt, user or content."),
         file: Path | None = typer.Option(None, help="Prompts from a text file (one a line) or JSONL."),
         out: Path | None = typer.Option(None, "--out", "-o", help="Save to .npz, .safetensors or .csv (one site)."),
+        reduce: str | None = typer.Option(
+            None, help="Keep one vector a prompt: mean, max, min, norm or last; or one number a token: norm@feature."
+        ),
+        budget: str | None = typer.Option(
+            None, help="Memory to take at most, such as 2GB: smaller forwards, results on disk, or a refusal."
+        ),
+        plan: bool = typer.Option(False, "--plan", help="Print what would be read, its bytes and time, and stop."),
         system: str | None = common.System,
         raw: bool = common.Raw,
+        to: str | None = typer.Option(
+            None, help="Harvest into this store, a folder or an fsspec URL; PROMPTS is then a file or folder of data."
+        ),
+        tokens: int | None = typer.Option(None, help="With --to: exactly so many rows; all by default."),
+        dtype: str | None = typer.Option(
+            None, help="With --to: keep as float32, bfloat16, float16 or float16_scaled; by default nothing is rounded."
+        ),
+        context: int | None = typer.Option(None, help="With --to: the most tokens of a piece of text, 1024 or fewer."),
+        column: str | None = typer.Option(None, help="With --to: the column of the data that holds the text."),
+        shard_rows: int | None = typer.Option(None, help="With --to: rows of a shard; by default 256 MiB of them."),
         as_json: bool = common.Json,
     ) -> None:
         """Read activations. The forward stops after the last site that was asked for.
 
+        With --to they go to disk, in any amount; the same command goes on where it was stopped.
+
         Example: [bold]optrode read smollm2-135m "The film was" --sites layers.15.out --positions last_prompt[/]
         """
+        if to is not None:
+            if plan or budget is not None or reduce is not None:
+                raise BadInput("--plan, --budget and --reduce are for reads into memory: leave them out with --to")
+            from .harvesting import harvest
+
+            harvest(
+                model, prompts, file, to, sites, as_json, dtype=dtype, tokens=tokens, positions=positions,
+                context=context, template=common.template(raw), system=system, column=column, shard_rows=shard_rows,
+            )  # fmt: skip
+            return
         if out is not None and out.suffix not in ENDINGS:
             raise BadInput(f"'{out.name}' ends with no known format: use {', '.join(ENDINGS)}")
         host = common.load_model(model)
-        asked = common.gather_prompts(prompts, file)
-        acts = host.read(asked, sites, positions=positions, template=common.template(raw), system=system)
+        asked = common.gather_inputs(host, prompts, file)
+        options = {"positions": positions, "reduce": reduce, "budget": budget}
+        if plan:
+            planned = host.plan(asked, sites, **options, template=common.template(raw), system=system)
+            common.print_json(planned.as_dict()) if as_json else common.console().print(planned)
+            return
+        acts = host.read(asked, sites, **options, template=common.template(raw), system=system)
         if out is not None:
             save(acts, out)
         if as_json:

@@ -54,15 +54,29 @@ def gather_prompts(prompts: list[str] | None, file: Path | None) -> list[Any]:
         return list(prompts)
     if not file.is_file():
         raise MissingFile(f"there is no file '{file}': give a text file with one prompt a line, or JSONL")
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     if file.suffix.lower() in (".jsonl", ".ndjson"):
-        lines = [_from_json(line, number) for number, line in enumerate(lines, 1)]
+        lines = [prompt_of(line, number) for number, line in enumerate(lines, 1)]
     if not lines and not prompts:
         raise BadInput(f"'{file}' holds no prompt: it is empty")
     return [*(prompts or []), *lines]
 
 
-def _from_json(line: str, number: int) -> Any:
+def gather_inputs(host: Model, given: list[str] | None, file: Path | None) -> list[Any]:
+    """Prompts, or paths of pictures for a model that takes no text or where all that is given are such files."""
+    from ..pictures import ENDINGS
+
+    paths = [Path(text) for text in given or []]
+    named = bool(paths) and all(path.suffix.lower() in ENDINGS and path.is_file() for path in paths)
+    if host.processor is not None and not file and (host.tokenizer is None or named):
+        if not paths:
+            raise BadInput("no picture was given: write the path of one after the options")
+        return paths
+    return gather_prompts(given, file)
+
+
+def prompt_of(line: str, number: int) -> Any:
+    """The prompt in a line of JSONL: the line itself, or its `prompt` or `messages`. Raises `BadInput`."""
     try:
         item = json.loads(line)
     except ValueError as problem:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..positions import Positions
+from .adapter import AdapterEdit, BiasDelta, FullDelta, LowRankDelta, lora, weights
 from .base import Chain, Edit, Provenance, SiteEdit, SiteEditBase, Sum
 from .operators import (
     Add,
@@ -22,20 +23,28 @@ from .operators import (
     Affine,
     Clamp,
     Function,
+    Gated,
     Knockout,
+    LowRank,
     Operator,
     ProjectOut,
     Replace,
     Scale,
+    Subspace,
     orthonormal,
 )
+from .peft_folder import adapter
+from .policy import Backtrack, PolicyEdit, backtrack
 from .prefix import PrefixEdit
+from .rows import RowsEdit, by_row
+from .trainable import Trainable
 
 __all__ = [
-    "Add", "AddByPosition", "Affine", "Chain", "Clamp", "Edit", "Function", "Knockout", "Operator", "PrefixEdit",
-    "ProjectOut",
-    "Provenance", "Replace", "Scale", "SiteEdit", "SiteEditBase", "Sum", "add", "add_by_position", "affine", "clamp",
-    "function", "knockout", "mean_ablate", "project_out", "prompt", "replace", "scale", "zero_ablate",
+    "AdapterEdit", "Add", "AddByPosition", "Affine", "Backtrack", "BiasDelta", "Chain", "Clamp", "Edit", "FullDelta",
+    "Function", "Gated", "Knockout", "LowRank", "LowRankDelta", "Operator", "PolicyEdit", "PrefixEdit", "ProjectOut",
+    "Provenance", "Replace", "RowsEdit", "Scale", "SiteEdit", "SiteEditBase", "Subspace", "Sum", "Trainable", "adapter",
+    "add", "add_by_position", "affine", "backtrack", "by_row", "clamp", "function", "gated", "knockout", "lora",
+    "low_rank", "mean_ablate", "project_out", "prompt", "replace", "scale", "subspace", "weights", "zero_ablate",
 ]  # fmt: skip
 
 
@@ -75,6 +84,37 @@ def project_out(site: str, directions: Any, positions: str | Positions = "all", 
 def affine(site: str, weight: Any, bias: Any, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:
     """weight * h + bias, elementwise; both [width]."""
     return _site(site, Affine(_tensor(weight), _tensor(bias)), positions, **narrow)
+
+
+def low_rank(
+    site: str, down: Any, up: Any = None, bias: Any = None, positions: str | Positions = "all", **narrow: Any
+) -> SiteEdit:
+    """h + (down h + bias) up; `down` and `up` [rank, width], `bias` [rank]. Without `up` and `bias` they are zero, so
+    that training starts from the network as it is."""
+    rows = _tensor(down)
+    other = torch.zeros_like(rows) if up is None else _tensor(up)
+    shift = rows.new_zeros(len(rows)) if bias is None else _tensor(bias)
+    return _site(site, LowRank(rows, other, shift), positions, **narrow)
+
+
+def subspace(
+    site: str, basis: Any, weight: Any = None, bias: Any = None, positions: str | Positions = "all", **narrow: Any
+) -> SiteEdit:
+    """Within the span of `basis`, h becomes weight h + bias: h + (weight h + bias - basis h) basis.
+
+    `basis` and `weight` [rank, width], `bias` [rank]; the rows of `basis` are orthonormalised first. Without `weight`
+    and `bias` they are the basis itself and zero, so that training starts from the network as it is."""
+    rows = orthonormal(_tensor(basis))
+    own = rows.clone() if weight is None else _tensor(weight)
+    shift = rows.new_zeros(len(rows)) if bias is None else _tensor(bias)
+    return _site(site, Subspace(rows, own, shift), positions, **narrow)
+
+
+def gated(
+    site: str, vector: Any, gate: Any, bias: Any = 0.0, positions: str | Positions = "all", **narrow: Any
+) -> SiteEdit:
+    """h + sigmoid(gate . h + bias) vector; `vector` and `gate` [width], `bias` a number."""
+    return _site(site, Gated(_tensor(vector), _tensor(gate), _tensor(bias)), positions, **narrow)
 
 
 def replace(site: str, value: Any, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:

@@ -24,7 +24,9 @@ from .operators import Operator
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from .trainable import Trainable
 
 
 class Places(Protocol):
@@ -38,6 +40,14 @@ class Places(Protocol):
 
     def keys(self, positions: Positions) -> Tensor:
         """Which keys are selected at a site whose last axis is keys: bool [example, key]."""
+
+
+class Bakes(Protocol):
+    """A model that can take an edit into its network."""
+
+    def baked(self, edit: Edit) -> nn.Module: ...
+
+    def folded(self, edit: Edit) -> nn.Module: ...
 
 
 Change = Callable[["Tensor", Places], "Tensor"]
@@ -83,6 +93,35 @@ class Edit:
     def __sub__(self, other: Edit) -> Edit:
         return self + -other
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of all parts, by a dotted name such as `vector` or `0.weight`."""
+        return {}
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> Edit:
+        """The same edit with other tensors, named as `tensors` names them."""
+        return self
+
+    def constrained(self) -> Edit:
+        """The edit with tensors that an optimiser moved put back where they have to be, such as on orthonormal rows."""
+        return self
+
+    def trainable(self, *fields: str) -> Trainable:
+        """Its tensors as the parameters of a module, for any optimiser. See `optrode.edits.trainable.Trainable`.
+
+        `fields` names those to train, such as `vector` or `bias`; all of them where none is named.
+        """
+        from .trainable import Trainable
+
+        return Trainable(self, *fields)
+
+    def bake(self, model: Bakes) -> nn.Module:
+        """A network of the model's own class with this edit inside, to compile or export. See `optrode.engine.bake`."""
+        return model.baked(self)
+
+    def fold(self, model: Bakes) -> nn.Module:
+        """A plain network with this edit in its biases; any program loads its checkpoint. See `optrode.engine.bake`."""
+        return model.folded(self)
+
     def save(self, path: str | Path) -> Path:
         """Write the edit to one safetensors file. See `optrode.load_edit`."""
         from .file import save
@@ -108,6 +147,12 @@ class SiteEditBase(Edit):
         raise NotImplementedError
 
     def with_provenance(self, provenance: Provenance) -> SiteEditBase:
+        raise NotImplementedError
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> SiteEditBase:
+        raise NotImplementedError
+
+    def constrained(self) -> SiteEditBase:
         raise NotImplementedError
 
     def __add__(self, other: Edit) -> Edit:
@@ -144,7 +189,7 @@ class SiteEdit(SiteEditBase):
     provenance: Provenance = field(default_factory=Provenance)
 
     def __mul__(self, strength: float) -> SiteEdit:
-        return replace(self, strength=_scaled(self.strength, strength))
+        return replace(self, strength=scaled(self.strength, strength))
 
     def patterns(self) -> list[str]:
         return [self.site]
@@ -154,6 +199,15 @@ class SiteEdit(SiteEditBase):
 
     def with_provenance(self, provenance: Provenance) -> SiteEdit:
         return replace(self, provenance=provenance)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.operator.tensors()
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> SiteEdit:
+        return replace(self, operator=self.operator.with_tensors(tensors))
+
+    def constrained(self) -> SiteEdit:
+        return replace(self, operator=self.operator.constrained())
 
     def at(self, address: str, matches: Callable[[str, str], bool]) -> Change | None:
         if self.strength == 0 or not matches(self.site, address):
@@ -174,7 +228,10 @@ class _LeafChange:
         if chosen is None:
             return h
         mask, index = chosen
-        if self._at != (h.device, h.dtype):
+        if self.edit.operator.trained:
+            # Never kept: an optimiser moves its tensors, and the next forward needs a graph of its own.
+            self._operator = self.edit.operator.to(h.device, h.dtype).constrained()
+        elif self._at != (h.device, h.dtype):
             self._operator, self._at = self.edit.operator.to(h.device, h.dtype), (h.device, h.dtype)
         experts = self.edit.experts
         routed = places.routed(experts, self.edit.positions) if experts is not None else None
@@ -241,6 +298,15 @@ class Sum(SiteEditBase):
     def with_provenance(self, provenance: Provenance) -> Sum:
         return Sum(tuple(part.with_provenance(provenance) for part in self.parts))
 
+    def tensors(self) -> dict[str, Tensor]:
+        return _numbered(self.parts)
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> Sum:
+        return Sum(_with_numbered(self.parts, tensors))
+
+    def constrained(self) -> Sum:
+        return Sum(tuple(part.constrained() for part in self.parts))
+
     def at(self, address: str, matches: Callable[[str, str], bool]) -> Change | None:
         changes = [change for part in self.parts if (change := part.at(address, matches)) is not None]
         if len(changes) < 2:
@@ -263,7 +329,7 @@ class Chain(SiteEditBase):
     strength: float = 1.0
 
     def __mul__(self, strength: float) -> Chain:
-        return replace(self, strength=_scaled(self.strength, strength))
+        return replace(self, strength=scaled(self.strength, strength))
 
     def patterns(self) -> list[str]:
         return [pattern for part in self.parts for pattern in part.patterns()]
@@ -275,6 +341,15 @@ class Chain(SiteEditBase):
 
     def with_provenance(self, provenance: Provenance) -> Chain:
         return replace(self, parts=tuple(part.with_provenance(provenance) for part in self.parts))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return _numbered(self.parts)
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> Chain:
+        return replace(self, parts=_with_numbered(self.parts, tensors))
+
+    def constrained(self) -> Chain:
+        return replace(self, parts=tuple(part.constrained() for part in self.parts))
 
     def at(self, address: str, matches: Callable[[str, str], bool]) -> Change | None:
         changes = [change for part in self.parts if (change := part.at(address, matches)) is not None]
@@ -290,11 +365,24 @@ class Chain(SiteEditBase):
         return chained
 
 
-def _scaled(own: float, strength: float) -> float:
+def scaled(own: float, strength: float) -> float:
     total = own * float(strength)
     if not math.isfinite(total):
         raise NotFinite(f"an edit cannot have strength {total}: give a finite number")
     return total
+
+
+def _numbered(parts: tuple[SiteEditBase, ...]) -> dict[str, Tensor]:
+    return {f"{number}.{name}": value for number, part in enumerate(parts) for name, value in part.tensors().items()}
+
+
+def _with_numbered(parts: tuple[SiteEditBase, ...], tensors: dict[str, Tensor]) -> tuple[SiteEditBase, ...]:
+    """The parts with their tensors out of a dictionary that `_numbered` could have made."""
+    own: list[dict[str, Tensor]] = [{} for _ in parts]
+    for name, value in tensors.items():
+        number, _, rest = name.partition(".")
+        own[int(number)][rest] = value
+    return tuple(part.with_tensors(values) for part, values in zip(parts, own, strict=True))
 
 
 def _parts(edit: SiteEditBase, kind: type) -> tuple[SiteEditBase, ...]:

@@ -7,9 +7,7 @@ policy). Loading reads JSON and tensors; no code is run, and anything unknown is
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,14 @@ from ..errors import BadFile, BadInput, MissingFile, NotSupported, OptrodeError
 from ..home import written_whole
 from ..positions import Positions
 from ..version import __version__
-from .base import UNITS, Chain, Edit, Provenance, SiteEdit, SiteEditBase, Sum
+from .adapter import AdapterEdit
+from .base import Chain, Edit, SiteEdit, SiteEditBase, Sum
+from .checked import hashed_provenance, integers, number, own_tensors, provenance, recipe_hash, text, text_of, unit
+from .file_kinds import build_adapter, build_backtrack, describe_adapter, describe_backtrack
 from .operators import SAVEABLE, refuse_unsaveable
+from .policy import Backtrack
 from .prefix import PrefixEdit
+from .rows import RowsEdit, by_row
 
 FORMAT = "optrode.edit/1"
 
@@ -43,7 +46,7 @@ def save(edit: Edit, path: str | Path) -> Path:
     # A file without any tensor is not a valid safetensors file for every reader.
     tensors = tensors or {"empty": torch.zeros(1)}
     with written_whole(path) as aside:
-        save_file(tensors, aside, metadata={"optrode": _text_of(described)})
+        save_file(tensors, aside, metadata={"optrode": text_of(described)})
     return path
 
 
@@ -87,16 +90,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return described, tensors
 
 
-def recipe_hash(recipe: dict[str, Any]) -> str:
-    """Hash of a recipe as a file holds it, independent of the order of its entries."""
-    return hashlib.sha256(_text_of(recipe).encode()).hexdigest()[:16]
-
-
-def _text_of(value: dict[str, Any]) -> str:
-    """JSON with sorted keys; sorted once all keys are texts, as they are when the file is read again."""
-    return json.dumps(json.loads(json.dumps(value, default=str)), sort_keys=True)
-
-
 # Description: one function per kind of node, and its inverse --------------------------------------------------------
 
 
@@ -109,9 +102,17 @@ def _describe(edit: Edit, name: str, tensors: dict[str, Tensor]) -> dict[str, An
             "parts": [_describe(part, f"{name}.{number}", tensors) for number, part in enumerate(edit.parts)],
         }
         return node | ({"strength": edit.strength} if isinstance(edit, Chain) else {})
+    if isinstance(edit, RowsEdit):
+        parts = {row: _describe(part, f"{name}.{row}", tensors) for row, part in edit.parts()}
+        return {"node": "rows", "rows": [parts.get(row) for row in range(len(edit.rows))]}
     if isinstance(edit, PrefixEdit):
         turns = [list(turn) for turn in edit.turns]
         return {"node": "prefix", "system": edit.system, "turns": turns, "provenance": asdict(edit.provenance)}
+    if isinstance(edit, AdapterEdit):
+        return describe_adapter(edit, name, tensors)
+    if isinstance(edit, Backtrack):
+        steering = None if edit.edit is None else _describe(edit.edit, f"{name}.edit", tensors)
+        return describe_backtrack(edit, name, tensors, steering)
     raise NotSupported(f"an edit of kind '{edit.kind or type(edit).__name__}' cannot be saved")
 
 
@@ -146,7 +147,10 @@ _ENTRIES = {
     },
     "sum": {"node", "parts"},
     "chain": {"node", "parts", "strength"},
+    "rows": {"node", "rows"},
     "prefix": {"node", "system", "turns", "provenance"},
+    "adapter": {"node", "deltas", "provenance", "recipe_hash"},
+    "policy": {"node", "policy", "site", "tensors", "settings", "edit", "provenance", "recipe_hash"},
 }  # fmt: skip
 
 
@@ -159,10 +163,18 @@ def _build(node: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
         return _build_leaf(node, tensors)
     if kind in ("sum", "chain"):
         parts = tuple(_site_part(_build(part, tensors)) for part in node["parts"])
-        return Sum(parts) if kind == "sum" else Chain(parts, _number(node["strength"]))
+        return Sum(parts) if kind == "sum" else Chain(parts, number(node["strength"]))
+    if kind == "rows":
+        return by_row([None if part is None else _site_part(_build(part, tensors)) for part in node["rows"]])
     if kind == "prefix":
-        turns = tuple((_text(role), _text(content)) for role, content in node["turns"])
-        return PrefixEdit(_text(node["system"]), turns, _provenance(node["provenance"]))
+        turns = tuple((text(role), text(content)) for role, content in node["turns"])
+        return PrefixEdit(text(node["system"]), turns, provenance(node["provenance"]))
+    if kind == "adapter":
+        return build_adapter(node, tensors)
+    if kind == "policy":
+        steering = node["edit"]
+        inner = None if steering is None else _site_part(_build(steering, tensors))
+        return build_backtrack(node, tensors, inner)
     raise ValueError(f"unknown node {kind!r}")
 
 
@@ -174,62 +186,20 @@ def _site_part(edit: Edit) -> SiteEditBase:
 
 def _build_leaf(node: dict[str, Any], tensors: dict[str, Tensor]) -> SiteEdit:
     operator = SAVEABLE[node["operator"]]
-    prefix = f"{node['tensors']}."
-    own = {key.removeprefix(prefix): value for key, value in tensors.items() if _is_own(key, prefix)}
-    provenance = _provenance(node["provenance"])
-    if node["recipe_hash"] != (recipe_hash(provenance.recipe) if provenance.recipe else None):
-        raise ValueError("the recipe, which does not match its hash")
     return SiteEdit(
-        site=_text(node["site"]),
-        operator=operator(**own, **{key: _number(value) for key, value in node["settings"].items()}),
-        positions=Positions(_text(node["positions"])),
-        strength=_number(node["strength"]),
-        features=_integers(node["features"]),
-        heads=_integers(node["heads"]),
-        keys=Positions(_text(node["keys"])) if "keys" in node else None,
-        experts=_integers(node.get("experts")),
-        unit=_unit(node["unit"]),
-        provenance=provenance,
+        site=text(node["site"]),
+        operator=operator(
+            **own_tensors(node, tensors), **{key: number(value) for key, value in node["settings"].items()}
+        ),
+        positions=Positions(text(node["positions"])),
+        strength=number(node["strength"]),
+        features=integers(node["features"]),
+        heads=integers(node["heads"]),
+        keys=Positions(text(node["keys"])) if "keys" in node else None,
+        experts=integers(node.get("experts")),
+        unit=unit(node["unit"]),
+        provenance=hashed_provenance(node),
     )
-
-
-def _provenance(node: dict[str, Any]) -> Provenance:
-    found = Provenance(**node)
-    tables = (found.fingerprint, found.recipe, found.equations, found.stream_norm)
-    if not all(isinstance(table, dict) for table in tables):
-        raise TypeError("the provenance, whose entries are no tables")
-    _text(found.start_token)
-    return found
-
-
-def _is_own(key: str, prefix: str) -> bool:
-    return key.startswith(prefix) and "." not in key.removeprefix(prefix)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{value!r}, which is no number")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r}, which is no text")
-    return value
-
-
-def _unit(value: Any) -> str:
-    if value not in UNITS:
-        raise ValueError(f"the unit {value!r}")
-    return value
-
-
-def _integers(value: Any) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(type(item) is int for item in value):
-        raise TypeError(f"{value!r}, which are no whole numbers")
-    return tuple(value)
 
 
 def _line(problem: BaseException) -> str:

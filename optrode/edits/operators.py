@@ -10,11 +10,11 @@ A new operator is one frozen dataclass here; it can be saved when all its fields
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import NotFinite, NotSupported, WrongShape
 
@@ -23,11 +23,13 @@ from ..errors import NotFinite, NotSupported, WrongShape
 class Operator:
     """Base of all operators. `name` is what a file calls it.
 
-    `elementwise` says that the tensors have the axes of one activation: a number, [width] or [head, width].
+    `elementwise` says that the tensors have the axes of one activation: a number, [width] or [head, width]. `by_rank`
+    names tensors whose last axis is a rank, not the width.
     """
 
     name: ClassVar[str] = ""
     elementwise: ClassVar[bool] = False
+    by_rank: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
         raise NotImplementedError
@@ -47,9 +49,24 @@ class Operator:
         return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Operator:
-        """The same operator with its tensors on another device, in another precision."""
-        moved = {name: value.to(device=device, dtype=dtype) for name, value in self.tensors().items()}
-        return type(self)(**moved, **self.settings()) if moved else self
+        """The same operator with its tensors on another device, in another precision; itself where they are so."""
+        own = self.tensors()
+        moved = {name: value.to(device=device, dtype=dtype) for name, value in own.items()}
+        same = all(value is own[name] for name, value in moved.items())
+        return self if same else self.with_tensors(moved)
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> Operator:
+        """The same operator with other tensors, by field name."""
+        return replace(self, **tensors)  # type: ignore[arg-type]
+
+    @property
+    def trained(self) -> bool:
+        """Whether gradients of its tensors are wanted, so that they change between one forward and the next."""
+        return any(value.requires_grad for value in self.tensors().values())
+
+    def constrained(self) -> Operator:
+        """The operator with its tensors put back where they have to be, differentiably: an optimiser leaves that."""
+        return self
 
     def __post_init__(self) -> None:
         for name, value in self.tensors().items():
@@ -121,6 +138,9 @@ class ProjectOut(Operator):
     def change(self, h: Tensor, index: Tensor) -> Tensor:
         return -(h @ self.basis.mT) @ self.basis
 
+    def constrained(self) -> ProjectOut:
+        return ProjectOut(nearest_rows(self.basis))
+
 
 @dataclass(frozen=True, eq=False)
 class Affine(Operator):
@@ -136,6 +156,69 @@ class Affine(Operator):
 
 
 @dataclass(frozen=True, eq=False)
+class LowRank(Operator):
+    """h + (down h + bias) up: a change of low rank. `down` and `up` are [rank, width], `bias` is [rank].
+
+    The form of DiReFT (arXiv 2404.03592, equation 3).
+    """
+
+    down: Tensor
+    up: Tensor
+    bias: Tensor
+    name: ClassVar[str] = "low_rank"
+    by_rank: ClassVar[tuple[str, ...]] = ("bias",)
+
+    def __call__(self, h: Tensor, index: Tensor) -> Tensor:
+        return h + self.change(h, index)
+
+    def change(self, h: Tensor, index: Tensor) -> Tensor:
+        return (h @ self.down.mT + self.bias) @ self.up
+
+
+@dataclass(frozen=True, eq=False)
+class Subspace(Operator):
+    """h + (weight h + bias - basis h) basis: within the span of orthonormal rows `basis`, h becomes weight h + bias.
+
+    `basis` and `weight` are [rank, width], `bias` is [rank]. The form of LoReFT (arXiv 2404.03592, equation 2). Use
+    `subspace`, which orthonormalises for you.
+    """
+
+    basis: Tensor
+    weight: Tensor
+    bias: Tensor
+    name: ClassVar[str] = "subspace"
+    by_rank: ClassVar[tuple[str, ...]] = ("bias",)
+
+    def __call__(self, h: Tensor, index: Tensor) -> Tensor:
+        return h + self.change(h, index)
+
+    def change(self, h: Tensor, index: Tensor) -> Tensor:
+        return (h @ (self.weight - self.basis).mT + self.bias) @ self.basis
+
+    def constrained(self) -> Subspace:
+        return Subspace(nearest_rows(self.basis), self.weight, self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Gated(Operator):
+    """h + sigmoid(gate . h + bias) vector: a vector that is added where a gate opens.
+
+    `vector` and `gate` are [width], `bias` is a scalar tensor.
+    """
+
+    vector: Tensor
+    gate: Tensor
+    bias: Tensor
+    name: ClassVar[str] = "gated"
+
+    def __call__(self, h: Tensor, index: Tensor) -> Tensor:
+        return h + self.change(h, index)
+
+    def change(self, h: Tensor, index: Tensor) -> Tensor:
+        return torch.sigmoid(h @ self.gate + self.bias)[..., None] * self.vector
+
+
+@dataclass(frozen=True, eq=False)
 class Replace(Operator):
     """value, whatever h was: zero and mean ablation, patching. `value` is a scalar tensor, [width] or [head, width]."""
 
@@ -144,7 +227,8 @@ class Replace(Operator):
     elementwise: ClassVar[bool] = True
 
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
-        return self.value.expand_as(h)
+        # Numbers of its own, not a view of one of them: some networks add to this in place.
+        return self.value.expand_as(h).clone()
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +266,12 @@ class Function(Operator):
     function: Callable[[Tensor], Tensor]
     name: ClassVar[str] = "function"
 
+    @property
+    def trained(self) -> bool:
+        """Whether it is a module whose parameters are being trained."""
+        module = self.function if isinstance(self.function, nn.Module) else nn.Module()
+        return any(parameter.requires_grad for parameter in module.parameters())
+
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
         # Rows whether or not a mask has made rows of them, so that padding does not change what the function gets.
         rows = h.flatten(0, index.dim() - 1)
@@ -193,8 +283,21 @@ class Function(Operator):
 
 
 SAVEABLE: dict[str, type[Operator]] = {
-    operator.name: operator for operator in (Add, AddByPosition, Scale, ProjectOut, Affine, Replace, Clamp, Knockout)
-}
+    operator.name: operator
+    for operator in (
+        Add, AddByPosition, Scale, ProjectOut, Affine, LowRank, Subspace, Gated, Replace, Clamp, Knockout,
+    )
+}  # fmt: skip
+
+
+def nearest_rows(rows: Tensor) -> Tensor:
+    """Orthonormal rows with the same span, [rank, width]; rows that are orthonormal already stay where they are.
+
+    Differentiable, by a QR decomposition in float32 or wider.
+    """
+    q, r = torch.linalg.qr(rows.mT)
+    # Signs are free in a QR decomposition: keep those of the rows.
+    return (q * torch.where(r.diagonal() < 0, -1.0, 1.0).to(q.dtype)).mT
 
 
 def orthonormal(directions: Tensor) -> Tensor:

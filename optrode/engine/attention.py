@@ -13,15 +13,15 @@ changed; all others keep what the host's function gave them.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import NotSupported
-from .hooks import INSTALL, active_sessions
-from .transformers_names import asks_config, own_attention, register_attention, renamed_config
+from .hooks import INSTALL, Side, active_sessions
+from .recompute import carry, full_precision
+from .transformers_names import asks_config, own_attention, put_back_config, register_attention, renamed_config
 
 if TYPE_CHECKING:
     from .session import Session
@@ -31,46 +31,27 @@ SIDES = ("query", "key", "scores", "pattern")
 
 # Implementations whose masks say for every query and key whether it is seen.
 _OPEN = ("eager", "sdpa")
-_LOCK = threading.Lock()
 
 
 # The config of one module --------------------------------------------------------------------------------------------
 
 
-class _Renamed:
-    """A module's config with our name in it, and how many sessions want it so."""
-
-    def __init__(self, module: nn.Module):
-        self.module = module
-        with _LOCK:
-            held = module.__dict__["config"]
-            if "optrode_users" not in held.__dict__:
-                held = renamed_config(held)
-                held.__dict__["optrode_users"] = 0
-                module.__dict__["config"] = held
-            held.__dict__["optrode_users"] += 1
-            self.config = held
-
-    def remove(self) -> None:
-        with _LOCK:
-            held = self.config.__dict__
-            held["optrode_users"] -= 1
-            # An owner who has put another config there in between keeps it.
-            if not held["optrode_users"] and self.module.__dict__["config"] is self.config:
-                self.module.__dict__["config"] = held["optrode_own"]
-
-
-def _install(module: nn.Module) -> _Renamed:
+def _put_on(module: nn.Module) -> None:
     if not asks_config(module):
         raise NotSupported(
             f"{type(module).__name__} computes attention in its own code, not through the attention interface of "
             "transformers: nothing inside can be read or written, use attn.heads"
         )
     register_attention(attend)
-    return _Renamed(module)
+    module.__dict__["config"] = renamed_config(module.__dict__["config"])
 
 
-INSTALL["attention"] = _install
+def _take_off(module: nn.Module) -> None:
+    # An owner who has put another config there in between keeps it.
+    put_back_config(module)
+
+
+INSTALL["attention"] = Side(_put_on, _take_off)
 
 
 # The function that modules call --------------------------------------------------------------------------------------
@@ -86,6 +67,7 @@ def attend(
     """
     name, own = own_attention(module)
     sessions = active_sessions()
+    carry(sessions)
     query = _passed(sessions, module, "query", query)
     key = _passed(sessions, module, "key", key)
     if not any(session.uses((module, side)) for session in sessions for side in SIDES[2:]):
@@ -96,7 +78,8 @@ def attend(
             "attn_implementation='sdpa' or 'eager'"
         )
     sees = _sees(name, module, query, key, attention_mask, options)
-    own_scores = _scores(query, key, attention_mask, sees, options)
+    with full_precision(query):
+        own_scores = _scores(query, key, attention_mask, sees, options)
     scores = _passed(sessions, module, "scores", own_scores)
     sinks = options.get("s_aux")
     plain = probabilities(scores, sinks)
@@ -118,7 +101,8 @@ def _answer(
         return answered
     if through and dropout:
         raise NotSupported("gradients through the attention pattern need attention without dropout: call eval() first")
-    ours = (pattern @ _by_query_head(value.to(pattern.dtype), pattern.shape[1])).transpose(1, 2).to(output.dtype)
+    with full_precision(value):
+        ours = (pattern @ _by_query_head(value.to(pattern.dtype), pattern.shape[1])).transpose(1, 2).to(output.dtype)
     changed = (pattern != plain).any(-1).transpose(1, 2)[..., None]
     new = torch.where(changed, ours, output)
     if through:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 
 from ..activations import numbers, unrouted
-from ..edits.base import Edit, SiteEdit, SiteEditBase
+from ..edits.adapter import AdapterEdit
+from ..edits.base import Edit, Provenance, SiteEdit, SiteEditBase
 from ..edits.operators import Knockout
+from ..edits.policy import PolicyEdit
 from ..edits.prefix import PrefixEdit
-from ..errors import EditDidNothing, NotFinite, NotSupported, WrongModel, WrongShape
+from ..edits.rows import RowsEdit, rows_edits, selections
+from ..edits.trainable import Trainable
+from ..errors import EditDidNothing, NotFinite, NotSupported, WrongShape
 from ..host import Host, SiteInfo
+from .adapters import adapter_edit
 from .experts import layer_of, of_experts, routed_to
+from .identity import check_model
+from .policies import policy_edit
 from .receipt import Receipt, SiteReceipt
+from .scope import scoped
 from .session import Session
-from .transformers_names import is_compiled
+from .twin import refuse_compiled
+from .undo import sure
 
 
 @dataclass(eq=False)
@@ -38,7 +47,7 @@ _STREAM = ("in", "out", "mid", "attn.in", "attn.out", "mlp.in", "mlp.out", "embe
 
 
 @contextmanager
-def edited(host: Host, *edits: Edit) -> Iterator[Receipt]:
+def edited(host: Host, *edits: Edit | Trainable) -> Iterator[Receipt]:
     """Edits of any kind, active in this context until the block ends; later ones see what earlier ones left.
 
     Raises `UnknownSite`, `WrongModel` and `WrongShape` before anything runs; `EditDidNothing` at the end of the block
@@ -51,10 +60,13 @@ def edited(host: Host, *edits: Edit) -> Iterator[Receipt]:
         receipts = []
         for edit in edits:
             receipts.append(stack.enter_context(_enter(host, edit)))
+        scope = stack.enter_context(scoped())
+        for receipt in receipts:
+            receipt.scope = scope
         if len(receipts) == 1:
             yield receipts[0]
         else:
-            merged = Receipt()
+            merged = Receipt(scope=scope)
             merged.sites = {
                 f"{number}: {name}": site
                 for number, receipt in enumerate(receipts)
@@ -68,14 +80,27 @@ def edited(host: Host, *edits: Edit) -> Iterator[Receipt]:
                 merged.tokens_by_expert |= receipt.tokens_by_expert
 
 
-def _enter(host: Host, edit: Edit):  # type: ignore[no-untyped-def]
+def _enter(host: Host, edit: Edit | Trainable):  # type: ignore[no-untyped-def]
+    if isinstance(edit, Trainable):
+        edit.meet(lambda: _met(host, edit.edit))
+        return _enter(host, edit.edit)
     if isinstance(edit, SiteEditBase):
         return _site_edit(host, edit)
     if isinstance(edit, PrefixEdit):
         return _prefix_edit(host, edit)
-    raise NotSupported(
-        f"edits of kind '{edit.kind or type(edit).__name__}' cannot be entered: use a site or prefix edit"
-    )
+    if isinstance(edit, AdapterEdit):
+        return adapter_edit(host, edit)
+    if isinstance(edit, PolicyEdit):
+        return policy_edit(host, edit)
+    kind = getattr(edit, "kind", "") or type(edit).__name__
+    raise NotSupported(f"edits of kind '{kind}' cannot be entered: use a site, prefix, adapter or policy edit")
+
+
+def _met(host: Host, edit: Edit) -> Provenance:
+    """What an edit that was trained on this network takes along."""
+    patterns = edit.patterns() if isinstance(edit, SiteEditBase) else []
+    sites = {site.address: site.equation for pattern in patterns for site in host.match(pattern)}
+    return Provenance({"name": host.name, **host.fingerprint}, equations=sites)
 
 
 @contextmanager
@@ -86,22 +111,21 @@ def _prefix_edit(host: Host, edit: PrefixEdit) -> Iterator[Receipt]:
         )
     receipt = Receipt(sites={"prefix": SiteReceipt("prefix")})
     prefix = Prefix(host, edit, receipt)
-    PREFIXES.set((*PREFIXES.get(), prefix))
-    try:
-        yield receipt
-    finally:
+
+    def leave() -> None:
         prefix.over = True
         PREFIXES.set(tuple(other for other in PREFIXES.get() if other is not prefix))
+
+    with sure(leave):
+        PREFIXES.set((*PREFIXES.get(), prefix))
+        yield receipt
     if not receipt.calls:
         raise EditDidNothing("the prefix edit never fired: no prompt was encoded inside the block")
 
 
 @contextmanager
 def _site_edit(host: Host, edit: SiteEditBase) -> Iterator[Receipt]:
-    if is_compiled(host.module):
-        raise NotSupported(
-            f"{host.name} is compiled, where hooks added later are ignored: edit the model before torch.compile"
-        )
+    refuse_compiled(host)
     session = bind(host, edit)
     if not session.edits and not session.sums:
         session.receipt.note("strength 0: nothing was installed")
@@ -116,9 +140,9 @@ def _site_edit(host: Host, edit: SiteEditBase) -> Iterator[Receipt]:
 
 def bind(host: Host, edit: SiteEditBase) -> Session:
     """The session of an edit on a network: every matched site with its change. Runs nothing."""
-    _check_model(host, edit)
+    check_model(host, [leaf.provenance for leaf in edit.leaves()])
     session = Session(host)
-    session.positions = [leaf.positions for leaf in edit.leaves() if leaf.strength != 0]
+    session.positions = selections(edit)
     sites: dict[str, SiteInfo] = {}
     for leaf in edit.leaves():
         for site in host.match(leaf.site):
@@ -138,13 +162,19 @@ def bind(host: Host, edit: SiteEditBase) -> Session:
             selected[pattern] = {site.address for site in host.match(pattern)}
         return address in selected[pattern]
 
-    for site in sorted(sites.values(), key=lambda found: found.rank or (host.layers + 2, 0)):
+    for site in sorted(sites.values(), key=partial(_order, host)):
         change = edit.at(site.address, matches)
         if change is not None:
             receipt = SiteReceipt(site.address)
             session.receipt.sites[site.address] = receipt
-            session.add_edit(site, change, receipt)
+            trained = any(leaf.operator.trained and matches(leaf.site, site.address) for leaf in edit.leaves())
+            session.add_edit(site, change, receipt, trained)
     return session
+
+
+def _order(host: Host, site: SiteInfo) -> tuple[int, tuple[int, int]]:
+    """When a site runs: its tower, and its place therein; module paths come last."""
+    return list(host.layers_by_tower).index(site.tower), site.rank or (host.layers + 2, 0)
 
 
 def judge(edit: SiteEditBase, receipt: Receipt, host: Host) -> None:
@@ -170,6 +200,23 @@ def judge(edit: SiteEditBase, receipt: Receipt, host: Host) -> None:
                 f"the edit at {leaf.site} touched no position: '{leaf.positions}' selected nothing in these inputs"
             )
         _judge_experts(host, leaf, receipt, own)
+    for by_row in rows_edits(edit):
+        _judge_rows(host, by_row, receipt)
+
+
+def _judge_rows(host: Host, edit: RowsEdit, receipt: Receipt) -> None:
+    """Each prompt that has an edit must have met it: a busy row does not hide an idle one."""
+    for number, part in edit.parts():
+        leaves = [leaf for leaf in part.leaves() if leaf.strength]
+        sites = {site.address for leaf in leaves for site in host.match(leaf.site)}
+        counts = [receipt.sites[address].row_counts for address in sites if address in receipt.sites]
+        if counts and not any(count and count.selected_by(edit, number) for count in counts):
+            ran = any(count and number in count.ran for count in counts)
+            texts = " and ".join(f"'{text}'" for text in dict.fromkeys(leaf.positions.text for leaf in leaves))
+            raise EditDidNothing(
+                f"row {number} of the edit by row touched no position: "
+                + (f"{texts} selected nothing in prompt {number}" if ran else f"prompt {number} was never run")
+            )
 
 
 def _judge_experts(host: Host, leaf: SiteEdit, receipt: Receipt, own: list[SiteReceipt]) -> None:
@@ -179,25 +226,6 @@ def _judge_experts(host: Host, leaf: SiteEdit, receipt: Receipt, own: list[SiteR
             f"the edit at {leaf.site} touched nothing: no selected token chose {numbers(leaf.experts)}; "
             f"in {layer_of(own[0].address)} {routed_to(receipt, own[0].address)}"
         )
-
-
-def _check_model(host: Host, edit: SiteEditBase) -> None:
-    """Three answers: same weights, same architecture (warn), another model (refuse)."""
-    for leaf in edit.leaves():
-        wanted = leaf.provenance.fingerprint
-        if not wanted or wanted == host.fingerprint:
-            continue
-        if wanted.get("config") != host.fingerprint["config"]:
-            known = wanted.get("name", "another model")
-            raise WrongModel(
-                f"this edit was fitted on {known}, not on {host.name}: fit it here, or load the model it belongs to"
-            )
-        differs = " and ".join(key for key in ("tokenizer", "weights") if wanted.get(key) != host.fingerprint[key])
-        if differs:
-            warnings.warn(
-                f"this edit was fitted on a model like {host.name}, but with another {differs}: check its effect",
-                stacklevel=8,  # the line with the user's `with`
-            )
 
 
 def _check_heads(leaf: SiteEdit, site: SiteInfo) -> None:
@@ -238,8 +266,8 @@ def _check_experts(host: Host, leaf: SiteEdit, site: SiteInfo) -> None:
 
 
 def _check_width(host: Host, leaf: SiteEdit, site: SiteInfo) -> None:
-    part = site.address.split(".", 2)[2] if site.address.startswith("layers.") else site.address
-    if part not in _STREAM or host.width is None or leaf.features is not None:
+    width = host.of(site).width
+    if site.name not in _STREAM or width is None or leaf.features is not None:
         return
     for name, tensor in leaf.operator.tensors().items():
         if leaf.operator.elementwise and tensor.dim() > 1:
@@ -247,8 +275,7 @@ def _check_width(host: Host, leaf: SiteEdit, site: SiteInfo) -> None:
                 f"the {name} of the edit has shape {tuple(tensor.shape)}, but {site.address} takes one of [width]: "
                 "use add_by_position for one vector per position"
             )
-        if tensor.dim() and tensor.shape[-1] != host.width:
+        if tensor.dim() and name not in leaf.operator.by_rank and tensor.shape[-1] != width:
             raise WrongShape(
-                f"the {name} of the edit has width {tensor.shape[-1]}, "
-                f"but {site.address} of {host.name} has {host.width}"
+                f"the {name} of the edit has width {tensor.shape[-1]}, but {site.address} of {host.name} has {width}"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class EquationCheck:
     1e-2 in bfloat16 where the map is right, of the order of 1 where it is wrong, infinite where not even shapes agree.
     `roundings` is the largest |left - right| in units of what rounding can do to that very number (`eps` times the sum
     of the sizes of what was added): it finds a wrong part however small it is beside the stream. None where a norm
-    follows the sum or experts are summed.
+    follows the sum or experts are summed. `tower` is the prefix of the tower that was measured.
     """
 
     layer: int
@@ -31,6 +31,7 @@ class EquationCheck:
     error: float
     roundings: float | None = None
     eps: float = torch.finfo(torch.float32).eps
+    tower: str = ""
 
     @property
     def holds(self) -> bool:
@@ -49,9 +50,10 @@ def tolerance(eps: float) -> float:
     return max(1e-4, 16 * eps)
 
 
-def measure(host: Host, inputs: Readable) -> list[EquationCheck]:
+def measure(host: Host, inputs: Readable, tower: str = "") -> list[EquationCheck]:
     """Every equation of the network's layout in every block that has its sites, on one read of `inputs`.
 
+    `tower`: the prefix of a tower whose blocks to measure instead of the network's own.
     The network is measured unedited; padding is left out. Computed in float32 at least. Raises `NotSupported` for a
     network without layout, and for one in which no equation could be measured, since nothing would then be known.
     Costs one forward without head and the memory of the sites that the equations name.
@@ -64,29 +66,32 @@ def measure(host: Host, inputs: Readable) -> list[EquationCheck]:
     >>> [check.equation for check in checks], max(check.error for check in checks) < 1e-5
     (['mid = in + attn.out', 'out = mid + mlp.out'], True)
     """
-    if host.layout is None:
-        raise NotSupported(f"{host.name} ({type(host.module).__name__}) has no layout, so it has no site equations")
+    stack = host.tower_hosts[tower] if tower else host
+    if stack.layout is None:
+        raise NotSupported(f"{stack.name} ({type(stack.module).__name__}) has no layout, so it has no site equations")
+    stems = [f"{tower}.layers.{layer}.".removeprefix(".") for layer in range(stack.layers)]
     wanted = [
         (layer, equation)
-        for layer in range(host.layers)
-        for equation in host.layout.equations
-        if all(f"layers.{layer}.{site}" in host.table for site in equation.sites)
+        for layer, stem in enumerate(stems)
+        for equation in stack.layout.equations
+        if all(stem + site in host.table for site in equation.sites)
     ]
     if not wanted:
-        raise NotSupported(f"no equation of the layout '{host.layout.name}' has all its sites in {host.name}")
-    sites = [f"layers.{layer}.{site}" for layer, equation in wanted for site in equation.sites]
+        raise NotSupported(f"no equation of the layout '{stack.layout.name}' has all its sites in {stack.name}")
+    sites = [stems[layer] + site for layer, equation in wanted for site in equation.sites]
     with hooks_alone():
         acts = read(host, inputs, list(dict.fromkeys(sites)))
-        return [_check(host, acts, layer, equation) for layer, equation in wanted]
+        checks = [_check(stack, acts, stems[layer], layer, equation) for layer, equation in wanted]
+        return [replace(check, tower=tower) for check in checks]
 
 
 @torch.no_grad()
-def _check(host: Host, acts: Activations, layer: int, equation: Equation) -> EquationCheck:
-    sites = [f"layers.{layer}.{name}" for name in (equation.result, *equation.terms)]
+def _check(host: Host, acts: Activations, stem: str, layer: int, equation: Equation) -> EquationCheck:
+    sites = [stem + name for name in (equation.result, *equation.terms)]
     result, *values = (_rows(acts, site) for site in sites)
     for term, weights in equation.weights.items():
         at = equation.terms.index(term)
-        values[at] = (_rows(acts, f"layers.{layer}.{weights}")[..., None] * values[at]).sum(-2)
+        values[at] = (_rows(acts, stem + weights)[..., None] * values[at]).sum(-2)
     kind = max((acts[site].dtype for site in sites), key=lambda dtype: torch.finfo(dtype).eps)
     eps = torch.finfo(kind).eps
     if any(value.shape != result.shape for value in values):

@@ -19,8 +19,16 @@ from torch.overrides import TorchFunctionMode
 from ..activations import numbers
 from ..errors import NotSupported
 from ..layouts import Port
-from .hooks import INSTALL, active_sessions
-from .transformers_names import expert_hidden, expert_out, experts_config, has_fused_experts, own_experts
+from .hooks import INSTALL, Side, active_sessions
+from .recompute import carry
+from .transformers_names import (
+    expert_hidden,
+    expert_out,
+    experts_config,
+    has_fused_experts,
+    own_experts,
+    put_back_config,
+)
 
 if TYPE_CHECKING:
     from .receipt import Receipt
@@ -37,28 +45,21 @@ def of_experts(port: Port) -> bool:
 # Installing -----------------------------------------------------------------------------------------------------------
 
 
-class _Installed:
-    """A config of its own on one module of experts, by which it asks us; `remove` puts the owner's back."""
-
-    def __init__(self, module: nn.Module):
-        self._module: Any = module
-        self._config = module.config
-        module.config = experts_config(module, run_experts)
-
-    def remove(self) -> None:
-        self._module.config = self._config
-
-
-def install(module: nn.Module) -> _Installed:
+def _put_on(module: nn.Module) -> None:
     if not has_fused_experts(module):
         raise NotSupported(
             f"{type(module).__name__} does not show its experts' weights (a kernel or a quantiser holds them), so "
             "single experts cannot be read or edited: use mlp.router, mlp.weights and mlp.out"
         )
-    return _Installed(module)
+    # A config of its own, by which this one module asks us.
+    module.__dict__["config"] = experts_config(module, run_experts)
 
 
-INSTALL["experts"] = install
+def _take_off(module: nn.Module) -> None:
+    put_back_config(module)
+
+
+INSTALL["experts"] = Side(_put_on, _take_off)
 
 
 # Running --------------------------------------------------------------------------------------------------------------
@@ -74,6 +75,7 @@ def run_experts(module: nn.Module, hidden_states: Tensor, chosen: Tensor, weight
     result = own(module, hidden_states, chosen, weights)
     if not sessions:
         return result
+    carry(sessions)
     for session in sessions:
         session.count_experts(point, chosen, module.num_experts)  # type: ignore[arg-type]
     plain = _by_pair(module, chosen, lambda expert, row, _: expert_hidden(module, expert, hidden_states[row]))
@@ -155,5 +157,6 @@ def routed_to(receipt: Receipt, address: str) -> str:
 
 
 def layer_of(address: str) -> str:
-    """`layers.3.mlp` of `layers.3.mlp.experts.out`."""
-    return ".".join(address.split(".")[:3])
+    """`layers.3.mlp` of `layers.3.mlp.experts.out`; a tower's prefix stays."""
+    parts = address.split(".")
+    return ".".join(parts[: parts.index("layers") + 3])

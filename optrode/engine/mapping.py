@@ -7,18 +7,21 @@ paths alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import OptrodeError, WrongLayout
 from ..host import Host
-from ..layouts import Layout
+from ..layouts import Layout, find
 from ..offloaded import execution_device
+from ..towers import language_tower
+from .bake.top import is_baked
 from .discover import NotMapped, discover
 from .equations import EquationCheck, measure
 from .hooks import hooks_alone
+from .map_towers import map_language, map_towers, needs_encoder, unmapped_towers
 from .run import Inputs
-from .transformers_names import is_compiled
 from .trial import in_eval_mode, one_thread, trial_inputs
+from .twin import uncompiled
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,10 @@ class Measurement:
         """The check with the largest error; None where nothing was measured."""
         return max(self.checks, key=lambda check: check.error, default=None)
 
-    def of(self, layer: int | None, site: str) -> EquationCheck | None:
-        """The check of the equation that has this site (`mid`, `out`) as its result, in one layer."""
-        found = (check for check in self.checks if check.layer == layer and check.equation.startswith(f"{site} = "))
-        return next(found, None)
+    def of(self, layer: int | None, site: str, tower: str = "") -> EquationCheck | None:
+        """The check of the equation that has this site (`mid`, `out`) as its result, in one layer of one tower."""
+        own = (check for check in self.checks if (check.layer, check.tower) == (layer, tower))
+        return next((check for check in own if check.equation.startswith(f"{site} = ")), None)
 
     def __str__(self) -> str:
         if self.worst is None:
@@ -49,18 +52,46 @@ def settle(host: Host, layout: Layout | str | None = "auto", example: Inputs | N
 
     `layout`: `auto` takes the table's and measures where no table knows the network; `measured` asks no table; None
     leaves module paths only; a `Layout` of your own is taken instead. `example`: inputs to measure with, made up if
-    None. Raises `WrongLayout` where a layout's equation does not hold.
+    None. A network that `torch.compile` has taken is measured as it was before. Raises `WrongLayout` where a layout's
+    equation does not hold.
     """
+    plain = uncompiled(host)
+    if plain is not host:
+        return _taken_over(host, plain, settle(plain, layout, example))
     if layout is None or isinstance(layout, Layout) or layout == "measured":
         host.layout = layout if isinstance(layout, Layout) else None
     elif layout != "auto":
         raise WrongLayout(f"layout={layout!r} is none: give auto, measured, None or a Layout")
     if layout is None:
+        host.tower_hosts = {}
         return _unmapped(host, "layout=None was asked for")
     why = _unmeasurable(host)
     if why:
         return _unmapped(host, why)
-    if example is None and _needs_encoder(host):
+    how = "measured" if layout == "measured" else "auto"
+    of_towers = map_towers(host, how, example, _alone, _in_whole) if host.tower_hosts else ()
+    # A network that no table knows has the blocks of its language model, unless the user says otherwise.
+    known = isinstance(layout, Layout) or (layout == "auto" and find(host.module) is not None)
+    own = _settle_own(host, how, example, None if known else language_tower(host.base, host.config))
+    return replace(own, checks=(*own.checks, *of_towers))
+
+
+def _taken_over(host: Host, plain: Host, found: Measurement) -> Measurement:
+    """Give a compiled network the layouts that were found in the network under it."""
+    host.layout, host.unmapped = plain.layout, plain.unmapped
+    for prefix, tower in plain.tower_hosts.items():
+        host.tower_hosts[prefix].layout = tower.layout
+    # Addresses are those of the network under it, which is what a read runs.
+    host.__dict__["table"] = plain.table
+    return found
+
+
+def _settle_own(host: Host, how: str, example: Inputs | None, language: str | None) -> Measurement:
+    """What was measured of the network's own blocks, which are those of the tower `language` if it is given."""
+    by_itself = map_language(host, language, how, _alone) if language else ()
+    if host.layout is None and host.tower_hosts:
+        return _unmapped(host, f"{language}: {host.unmapped}" if language else unmapped_towers(host))
+    if example is None and needs_encoder(host):
         return _unmapped(host, "its blocks look at an encoder's output: pass example= with encoder_hidden_states")
     given = example if example is not None else trial_inputs(host)
     if given is None:
@@ -68,7 +99,34 @@ def settle(host: Host, layout: Layout | str | None = "auto", example: Inputs | N
     with hooks_alone(), in_eval_mode(host.module), one_thread():
         if host.layout is None:
             return _discovered(host, given)
-        return _held_to(host, given)
+        if language is None:
+            return _held_to(host, given)
+        return _held_as_its_language(host, given, by_itself)
+
+
+def _held_as_its_language(host: Host, given: Inputs, by_itself: tuple[EquationCheck, ...]) -> Measurement:
+    """What was measured of a network that no table knows and that has the blocks of its language model.
+
+    Where the whole does not run on a text alone, what that model showed `by_itself` stands.
+    """
+    try:
+        found = _held_to(host, given)
+    except WrongLayout as problem:
+        host.layout = None
+        return _unmapped(host, str(problem))
+    if found.checks or not by_itself:
+        return found
+    host.unmapped = ""
+    return Measurement(by_itself)
+
+
+def _alone(tower: Host, how: str) -> tuple[EquationCheck, ...]:
+    return settle(tower, how).checks
+
+
+def _in_whole(host: Host, given: Inputs, prefix: str) -> tuple[EquationCheck, ...]:
+    with hooks_alone(), in_eval_mode(host.module), one_thread():
+        return _held_to(host, given, prefix).checks
 
 
 def _unmapped(host: Host, why: str) -> Measurement:
@@ -77,58 +135,34 @@ def _unmapped(host: Host, why: str) -> Measurement:
 
 
 def _unmeasurable(host: Host) -> str:
-    if is_compiled(host.module):
-        return "it is compiled, where hooks added later are ignored"
+    if is_baked(host.module):
+        return "it holds a baked edit, so that its sites need not add up"
     on_meta = any(parameter.device.type == "meta" for parameter in host.module.parameters())
     if on_meta and execution_device(host.module) is None:
         return "its weights are not in memory"
-    return "" if host.layout else _towers(host)
+    return ""
 
 
-def towers_of(host: Host) -> list[str]:
-    """Names of the towers of an encoder-decoder or an image-text network, below its base; none for other networks."""
-    config = host.config
-    if getattr(config, "is_encoder_decoder", False):
-        names: tuple[str, ...] = ("encoder", "decoder")
-    elif hasattr(config, "vision_config") and hasattr(config, "text_config"):
-        names = ("vision_model", "text_model", "vision_tower", "language_model")
-    else:
-        names = ()
-    found = [name for name in names if hasattr(host.base, name)]
-    return found if len(found) > 1 else []
-
-
-def _towers(host: Host) -> str:
-    """Why a network of several towers has no one stack of blocks, and what to ask instead."""
-    asks = [f"model.tower('{name}')" for name in towers_of(host)]
-    return f"it has several towers: take one of them, such as {' or '.join(asks)}" if asks else ""
-
-
-def _needs_encoder(host: Host) -> bool:
-    """Whether this is a decoder whose blocks look at an encoder's output, which a trial forward does not have."""
-    takes = "encoder_hidden_states" in host.accepts and bool(getattr(host.config, "is_decoder", False))
-    return takes and any("cross" in name.lower() or "encdec" in name.lower() for name, _ in host.module.named_modules())
-
-
-def _held_to(host: Host, given: Inputs) -> Measurement:
-    """The checks of the host's layout. Raises `WrongLayout` for the first equation that does not hold."""
-    assert host.layout is not None
-    name = host.layout.name
+def _held_to(host: Host, given: Inputs, tower: str = "") -> Measurement:
+    """The checks of the host's layout or a tower's. Raises `WrongLayout` for the first equation that does not hold."""
+    stack = host.tower_hosts[tower] if tower else host
+    assert stack.layout is not None
+    name = stack.layout.name
     try:
-        checks = tuple(measure(host, given))
+        checks = tuple(measure(host, given, tower))
     except OptrodeError as problem:
-        raise WrongLayout(f"the layout '{name}' does not describe {host.name}: {problem}; {_ADVICE}") from problem
+        raise WrongLayout(f"the layout '{name}' does not describe {stack.name}: {problem}; {_ADVICE}") from problem
     except Exception as problem:  # whatever a network's own forward may raise on inputs that were made up
-        return _unmapped(host, f"a trial forward failed ({_line(problem)}): pass example=")
+        return _unmapped(stack, f"a trial forward failed ({_line(problem)}): pass example=")
     if any(check.error != check.error for check in checks):
-        return _unmapped(host, "its activations are not finite")
+        return _unmapped(stack, "its activations are not finite")
     for check in checks:
         if not check.holds:
             raise WrongLayout(
-                f"the layout '{name}' does not describe {host.name}: in layer {check.layer} {check.equation} is off by "
-                f"{check.error:.1%} of the largest value; {_ADVICE}"
+                f"the layout '{name}' does not describe {stack.name}: in layer {check.layer} {check.equation} is off "
+                f"by {check.error:.1%} of the largest value; {_ADVICE}"
             )
-    host.unmapped = ""
+    stack.unmapped = ""
     return Measurement(checks)
 
 

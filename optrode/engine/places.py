@@ -32,12 +32,41 @@ class Forward:
         self.start = start
         self.count = count
         self._over_keys: dict[int, Forward] = {}
+        self._of_rows: dict[tuple[int, ...], Forward] = {}
         self._chosen: dict[tuple[str, torch.device], tuple[Tensor | None, Tensor] | None] = {}
 
     @property
     def decode(self) -> bool:
         """Whether it brings written tokens only; a prompt may come in parts too."""
         return self.start >= (self.batch.width if self.batch is not None else 1)
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts there are, of which this forward may bring a part."""
+        return self.batch.prompts if self.batch is not None else self.rows
+
+    def numbers(self) -> tuple[int, ...]:
+        """The number of each row's prompt."""
+        if self.batch is None:
+            return tuple(range(self.rows))
+        return tuple(number for number in self.batch.row_numbers for _ in range(self._copies(self.batch)))
+
+    def of_rows(self, rows: tuple[int, ...]) -> Forward:
+        """The same forward as some of its rows see it."""
+        if rows not in self._of_rows:
+            batch = self.batch
+            if batch is not None:
+                copies = self._copies(batch)
+                batch = batch.part(tuple(row // copies for row in rows))
+            self._of_rows[rows] = Forward(batch, len(rows), self.start, self.count)
+        return self._of_rows[rows]
+
+    def _copies(self, batch: Batch) -> int:
+        if self.rows % len(batch):
+            raise NotSupported(
+                f"this forward has {self.rows} rows for a batch of {len(batch)} prompts: no whole multiple"
+            )
+        return self.rows // len(batch)
 
     def over_keys(self, keys: int) -> Forward:
         """The same forward as attention sees it from the side of the keys: with the last columns of the cache too."""
@@ -82,10 +111,7 @@ class Forward:
     def _select_prompt(
         self, positions: Positions, batch: Batch, columns: int, written: int, step: int, device: torch.device
     ) -> tuple[Tensor | None, Tensor] | None:
-        if self.rows % len(batch):
-            raise NotSupported(
-                f"this forward has {self.rows} rows for a batch of {len(batch)} prompts: no whole multiple"
-            )
+        copies = self._copies(batch)
         chosen = positions.in_prompt(batch).to(device)
         index = (chosen.long().cumsum(-1) - 1).clamp(min=0)
         part = slice(self.start, self.start + columns)
@@ -93,7 +119,6 @@ class Forward:
         if written:
             flags = torch.tensor(positions.in_generated(step, written), device=device).expand(len(mask), -1)
             mask = torch.cat([mask, flags], -1)
-        copies = self.rows // len(batch)
         if copies > 1:
             mask, index = mask.repeat_interleave(copies, 0), index.repeat_interleave(copies, 0)
         if written:
@@ -118,7 +143,11 @@ class Places:
         self._forward = forward
         self._tensor = tensor
         self._by_token = by_token
+        self._rows: tuple[int, ...] | None = None
         self.offered: dict[str, tuple[Tensor | None, int]] = {}
+        # What edits by row selected for their rows, by edit: masks [example, token, ...].
+        self.by_row: dict[object, Tensor] = {}
+        self._shapes: dict[str, torch.Size] = {}
         # At sites of experts: those that each token chose, [example, token, rank], and how often edits met theirs.
         self.chosen: Tensor | None = None
         self.routed_pairs: dict[tuple[tuple[int, ...], str], Tensor] = {}
@@ -130,7 +159,45 @@ class Places:
             if self._by_token:
                 chosen = self._of_last_columns(*chosen)
             self.offered[positions.text] = (chosen[0], chosen[1].numel())
+            self._shapes[positions.text] = chosen[1].shape
         return chosen
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return self._forward.numbers()
+
+    @property
+    def prompts(self) -> int:
+        return self._forward.prompts
+
+    def of_rows(self, rows: tuple[int, ...]) -> Places:
+        """What an edit of these rows alone may ask; `adopt` counts in what it selected."""
+        if rows == tuple(range(len(self._tensor))):
+            part = Places(self._forward, self._tensor, self._by_token)
+        else:
+            part = Places(self._forward.of_rows(rows), self._tensor[: len(rows)], self._by_token)
+            part._rows = rows
+        if self.chosen is not None:
+            part.chosen = self.chosen[list(rows)]
+        return part
+
+    def adopt(self, part: Places, owner: object) -> None:
+        for text, (mask, _) in part.offered.items():
+            shape = part._shapes[text]
+            mask = torch.ones(shape, dtype=torch.bool, device=self._tensor.device) if mask is None else mask
+            whole = mask
+            if part._rows is not None:
+                whole = mask.new_zeros(len(self._tensor), *shape[1:])
+                whole[list(part._rows)] = mask
+            own = self.by_row.get(owner)
+            self.by_row[owner] = whole if own is None else own | whole
+            if text not in self.offered:
+                self.offered[text] = (whole, whole.numel())
+            elif self.offered[text][0] is not None:
+                self.offered[text] = (self.offered[text][0] | whole, whole.numel())  # type: ignore[operator]
+            self._shapes[text] = whole.shape
+        for key, count in part.routed_pairs.items():
+            self.routed_pairs[key] = self.routed_pairs.get(key, 0) + count  # type: ignore[assignment]
 
     def keys(self, positions: Positions) -> Tensor:
         """Which keys, the last axis of the activation at hand, a selection means: bool [example, key]."""
@@ -165,8 +232,11 @@ class Places:
         return None, torch.zeros(shape, dtype=torch.long, device=self._tensor.device)
 
 
-def forward_from_call(host: Host, args: tuple, kwargs: dict) -> Forward:
-    """What a call of the base network's forward brings, read from its arguments."""
+def forward_from_call(host: Host, args: tuple, kwargs: dict, batch: Batch | None = None) -> Forward:
+    """What a call of the base network's forward brings, read from its arguments.
+
+    `batch` is what it was encoded from; by default the batch that the engine is running on this network, if it is.
+    """
     main = _main_input(args, kwargs)
     rows = main.shape[0] if main is not None and main.dim() else 1
     by_token = host.tokenizer is not None or "input_ids" in host.accepts
@@ -174,10 +244,14 @@ def forward_from_call(host: Host, args: tuple, kwargs: dict) -> Forward:
         return Forward(None, rows, 0, 1)
     count = main.shape[1]
     start = cache_length(cache_of(args, kwargs))
+    batch = batch or running_batch(host) or _implied_batch(host, main, kwargs, start)
+    return Forward(batch, rows, start, count)
+
+
+def running_batch(host: Host) -> Batch | None:
+    """The batch that the engine's own read or generate is running on this network."""
     running = RUNNING.get()
-    if running is not None and running[0].module is host.module:
-        return Forward(running[1], rows, start, count)
-    return Forward(_implied_batch(host, main, kwargs, start), rows, start, count)
+    return running[1] if running is not None and running[0].module is host.module else None
 
 
 def _main_input(args: tuple, kwargs: dict) -> Tensor | None:

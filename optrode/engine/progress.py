@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ QUIET_SECONDS = 2.0
 _DEPTH: ContextVar[int] = ContextVar("optrode_progress_depth", default=0)
 
 
-def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+def track(items: Iterable[Item], what: str, total: int | None = None) -> Generator[Item, None, None]:
     """Yield `items`; after two seconds show how far it got. Bars inside a bar stay silent.
 
     >>> list(track([1, 2], "counting"))
@@ -109,3 +109,76 @@ class Steps:
     def _show(self, step: str, total: int | None, done: int) -> None:
         if self._bar is not None:
             self._bar.update(self._task, description=f"{self._what}: {step}", total=total, completed=done)
+
+
+class Amount:
+    """A long job by amount: how much is done, how fast, and how long the rest takes.
+
+    >>> with Amount("writing", 10, "rows") as bar:
+    ...     bar.skip(4)
+    ...     bar.add(6)
+    """
+
+    def __init__(self, what: str, total: int | None, unit: str):
+        self._what, self._total, self._unit = what, total, unit
+        self._done = self._skipped = 0
+        self._started = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        self._token: Any = None
+
+    def __enter__(self) -> Amount:
+        self._token = _DEPTH.set(_DEPTH.get() + 1)
+        self._outermost = _DEPTH.get() == 1
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        _DEPTH.reset(self._token)
+
+    def skip(self, amount: int) -> None:
+        """Count what was done before; it says nothing about the speed."""
+        self._skipped += amount
+        self.add(amount)
+
+    def add(self, amount: int) -> None:
+        self._done += amount
+        seconds = time.monotonic() - self._started
+        if self._bar is None and self._outermost and seconds > QUIET_SECONDS:
+            self._bar = _amount_bar()
+            self._outermost = self._bar is not None
+            if self._bar is not None:
+                self._bar.start()
+                self._task = self._bar.add_task(self._what, total=self._total, speed="", left="")
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, total=self._total, **self._pace(seconds))
+
+    def _pace(self, seconds: float) -> dict[str, str]:
+        speed = (self._done - self._skipped) / max(seconds, 1e-9)
+        of = f"{self._done:,}" + (f" of {self._total:,}" if self._total else "")
+        left = (self._total - self._done) / speed if self._total and speed else None
+        says = f"{of} {self._unit}, {speed:,.0f} a second"
+        return {"speed": says, "left": f"{_clock(left)} left" if left is not None else ""}
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> _clock(3725)
+    '1:02:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _amount_bar():  # type: ignore[no-untyped-def]
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return None
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
+    return Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True)

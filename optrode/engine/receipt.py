@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..errors import NotSupported
 from ..positions import Positions
+from .change_sizes import ChangeSizes, compared
+from .row_counts import RowCounts, RowReceipt, row_receipts
+from .scope import Scope
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -16,7 +24,7 @@ class SiteReceipt:
     """Counts of one site. `selected` positions were offered to the edit, `changed` ones came out different.
 
     `relative_change` is the mean of |new - old| / |old| over changed positions, `largest_change` its maximum; a change
-    of a zero activation counts as 1.
+    of a zero activation counts as 1. Under an edit by row, `by_row` has the same for each prompt.
     """
 
     address: str
@@ -27,10 +35,8 @@ class SiteReceipt:
     _selected: Any = 0
     _by_positions: dict[str, Any] = field(default_factory=dict)
     _by_experts: dict[tuple[tuple[int, ...], str], Any] = field(default_factory=dict)
-    _changed: Any = 0
-    _total: Any = 0.0
-    _largest: Any = 0.0
-    _size: Any = 0.0
+    sizes: ChangeSizes = field(default_factory=ChangeSizes, repr=False)
+    row_counts: RowCounts | None = None
 
     @property
     def selected(self) -> int:
@@ -38,15 +44,25 @@ class SiteReceipt:
 
     @property
     def changed(self) -> int:
-        return int(self._changed)
+        return self.sizes.changed
 
     @property
     def relative_change(self) -> float:
-        return float(self._total) / max(1, self.changed)
+        return self.sizes.total / max(1, self.changed)
 
     @property
     def largest_change(self) -> float:
-        return float(self._largest)
+        return self.sizes.largest
+
+    @property
+    def said(self) -> str:
+        """What the line of this site says besides."""
+        return ""
+
+    @property
+    def by_row(self) -> dict[int, RowReceipt]:
+        """What happened to each prompt's row, by its number; empty where no edit by row acted."""
+        return row_receipts([self.row_counts]) if self.row_counts is not None else {}
 
     def selected_by(self, positions: Positions) -> int:
         """How many positions one selection gave, of the several that a sum or chain of edits may have."""
@@ -70,10 +86,11 @@ class SiteReceipt:
         elif masks:
             self._selected = self._selected + torch.stack(masks).any(0).sum()  # type: ignore[arg-type]
 
-    def record(self, old: Tensor, new: Tensor, decode: bool, headed: bool = False) -> None:
+    def record(self, old: Tensor, new: Tensor, decode: bool, headed: bool = False, rows: Any = None) -> None:
         """Count one call. Sums stay on the activation's device, so that nothing waits for it.
 
         A position is one vector along the last axis; `headed` says that its heads, the axis before, belong together.
+        `rows`: the places at which edits by row acted.
         """
         self.calls += 1
         self.decode_calls += decode
@@ -82,21 +99,17 @@ class SiteReceipt:
         if new is old:
             return
         with torch.no_grad():
-            size, base = (new - old).norm(dim=-1), old.norm(dim=-1)
+            size, base = (torch.linalg.vector_norm(value, dim=-1) for value in (new - old, old))
             if headed:
-                size, base = size.norm(dim=-1), base.norm(dim=-1)
-            changed = size != 0
-            # Where the activation was zero, all of the new one is change.
-            relative = torch.where(base > 0, size / base, changed.to(size.dtype))
-            self._changed = self._changed + changed.sum()
-            self._total = self._total + relative.sum()
-            # NaN survives the maximum; that is how a strength that is too large is found.
-            self._largest = torch.maximum(torch.as_tensor(self._largest, device=relative.device), relative.max())
-            self._size = torch.maximum(torch.as_tensor(self._size, device=size.device), size.max())
+                size, base = (torch.linalg.vector_norm(value, dim=-1) for value in (size, base))
+            self.sizes.add(size, base)
+            if rows is not None and rows.by_row:
+                self.row_counts = self.row_counts or RowCounts(rows.numbers, rows.prompts)
+                self.row_counts.add(rows.numbers, rows.by_row, *compared(size, base))
 
     @property
     def finite(self) -> bool:
-        return bool(torch.isfinite(torch.as_tensor(self._size)))
+        return self.sizes.finite
 
 
 @dataclass
@@ -106,6 +119,7 @@ class Receipt:
     `sites` lists every matched site, those that never ran too; `layers_run` and `layers_skipped` speak of the last
     forward; `notes` says what the engine decided on its own, such as a resume that was refused. `tokens_by_expert`
     counts, for each layer whose router or experts were edited, the tokens that chose each expert ([expert] int64).
+    `by_row` says what happened to each prompt under an edit by row.
     """
 
     sites: dict[str, SiteReceipt] = field(default_factory=dict)
@@ -114,6 +128,24 @@ class Receipt:
     layers_skipped: int = 0
     notes: list[str] = field(default_factory=list)
     tokens_by_expert: dict[str, Tensor] = field(default_factory=dict)
+    scope: Scope | None = field(default=None, repr=False, compare=False)
+
+    def bind(self, function: Callable[Given, Result]) -> Callable[Given, Result]:
+        """`function` for another thread or an executor: wherever it is called, it runs under this block's edits.
+
+        Threads start without the edits of the thread that made them. The bound function runs in a copy of the context
+        that this block made (its edits and those around it, whatever is active where it is called) and counts on this
+        receipt. Calls must be over when the block ends: a later call, or one that is still running then, raises
+        `NotSupported`, since it would have run without the edit.
+        """
+        if self.scope is None:
+            raise NotSupported("this receipt belongs to no block: bind with the one that model.edited gave")
+        return self.scope.bind(function)
+
+    @property
+    def by_row(self) -> dict[int, RowReceipt]:
+        """What happened to each prompt's row, over all sites, by its number; empty where no edit by row acted."""
+        return row_receipts([site.row_counts for site in self.sites.values() if site.row_counts is not None])
 
     @property
     def calls(self) -> int:
@@ -126,7 +158,7 @@ class Receipt:
     @property
     def relative_change(self) -> float:
         """Mean size of the change relative to the activation it was made to, over all changed positions."""
-        return sum(float(site._total) for site in self.sites.values()) / max(1, self.changed)
+        return sum(site.sizes.total for site in self.sites.values()) / max(1, self.changed)
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -142,7 +174,12 @@ class Receipt:
         lines += [
             f"  {site.address}: {site.prefill_calls} prefill + {site.decode_calls} decode calls, {site.rows} rows, "
             f"{site.selected} positions selected, {site.changed} changed, mean {site.relative_change:.1%}, "
-            f"largest {site.largest_change:.1%}"
+            f"largest {site.largest_change:.1%}{site.said}"
             for site in fired
+        ]
+        lines += [
+            f"  row {row.number}: {row.selected} positions selected, {row.changed} changed, "
+            f"mean {row.relative_change:.1%}"
+            for row in self.by_row.values()
         ]
         return "\n".join(lines + [f"  note: {text}" for text in self.notes])

@@ -9,11 +9,9 @@ nothing is resumed.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +20,9 @@ from torch import Tensor, nn
 
 from ..batches import Batch
 from ..host import Host
+from .bypass import answered
 from .hooks import hooks_alone
 from .transformers_names import cache_with
-
-_FROM: ContextVar[tuple[nn.Module, int, Tensor] | None] = ContextVar("optrode_resume_from", default=None)
-_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -52,55 +48,15 @@ def resumed(host: Host, layer: int, residual: Tensor | None) -> Iterator[None]:
     if layer <= 0 or residual is None:
         yield
         return
-    blocks = list(host.blocks)[:layer]
-    _bypass(host.module, blocks)
-    token = _FROM.set((host.module, layer, residual.to(host.device)))
-    try:
-        yield
-    finally:
-        _FROM.reset(token)
-        _restore(blocks)
+    kept = residual.to(host.device)
 
-
-class _Bypass:
-    """Stands in for a block's forward; threads that did not ask for a resume get the block's own."""
-
-    def __init__(self, network: nn.Module, block: nn.Module, index: int):
-        self.network = network
-        self.own = block.forward
-        self.had = "forward" in block.__dict__
-        self.index = index
-        self.users = 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        resume = _FROM.get()
-        if resume is None or resume[0] is not self.network:
-            return self.own(*args, **kwargs)
-        _, layer, residual = resume
-        if self.index == layer - 1:
-            return residual
+    def answer(index: int, own: Any, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+        if index == layer - 1:
+            return kept
         return args[0] if args else kwargs["hidden_states"]
 
-
-def _bypass(network: nn.Module, blocks: list[nn.Module]) -> None:
-    with _LOCK:
-        for index, block in enumerate(blocks):
-            bypass: Any = block.forward
-            if not isinstance(bypass, _Bypass):
-                bypass = block.forward = _Bypass(network, block, index)
-            bypass.users += 1
-
-
-def _restore(blocks: list[nn.Module]) -> None:
-    with _LOCK:
-        for block in blocks:
-            bypass: Any = block.forward
-            bypass.users -= 1
-            if not bypass.users:
-                if bypass.had:
-                    block.forward = bypass.own
-                else:
-                    del block.__dict__["forward"]
+    with answered(host, answer, layer):
+        yield
 
 
 # Network -> whether blocks, and whether columns, can be resumed from; an entry is there once it was measured.

@@ -2,42 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor
 
 from ..batches import Batch
+from ..encoding import Prompt
 from ..errors import BadInput
 from ..host import Host
 from ..offloaded import put_away
 from .actions import StopForward
+from .hooks import active_sessions
 from .places import RUNNING
+from .scope import open_scopes
+from .tower_forwards import arguments_of
 from .transformers_names import cache_argument, keep_columns_argument
+from .undo import having
 
 Inputs = Batch | dict[str, Tensor] | Tensor
 
 
 @contextmanager
 def running(host: Host, batch: Batch) -> Iterator[None]:
-    """While the block runs, forwards of `host` know the roles of this batch's tokens."""
-    token = RUNNING.set((host, batch))
-    try:
+    """While the block runs, forwards of `host` know the roles of this batch's tokens.
+
+    Raises `NotSupported` at the end when a block whose edits were active has ended meanwhile, in another thread.
+    """
+    scopes = open_scopes()
+    with having(RUNNING, (host, batch)):
         yield
-    finally:
-        RUNNING.reset(token)
+    for scope in scopes:
+        scope.check()
 
 
 def run(
-    host: Host, inputs: Inputs, *, head: bool, columns: Tensor | None = None, cache: Any = None, start: int = 0
+    host: Host,
+    inputs: Inputs,
+    *,
+    head: bool,
+    columns: Tensor | None = None,
+    cache: Any = None,
+    start: int = 0,
+    tower: str = "",
 ) -> Any:
     """One forward. Returns the network's output, or None if a session ended it early.
 
-    `head=False` runs the base network alone; `columns` ([column] int64) limits logits to some columns where the
-    network can do that. No KV cache is made unless one is given; `start` columns are then taken from it.
+    `head=False` runs the base network alone, `tower` only one of its towers; `columns` ([column] int64) limits logits
+    to some columns where the network can do that. No KV cache is made unless one is given; `start` columns are then
+    taken from it.
     """
-    module = host.module if head else host.base
+    module = host.tower_hosts[tower].module if tower else host.module if head else host.base
     arguments = call_arguments(host, inputs)
     keep = keep_columns_argument(host.head_accepts)
     if head and columns is not None and keep:
@@ -49,9 +65,14 @@ def run(
         for name in ("input_ids", "position_ids"):
             if name in arguments:
                 arguments[name] = arguments[name][:, start:]
+    if host.tower_hosts:
+        arguments = arguments_of(host, arguments, tower)
     knows = running(host, inputs) if isinstance(inputs, Batch) else nullcontext()
     with knows:
         try:
+            if tower:
+                for session in active_sessions():
+                    session.begin_forward(host.base, (), arguments)
             if isinstance(inputs, Tensor) and not hasattr(host.config, "model_type"):
                 return module(inputs.to(host.device))
             return module(**arguments)
@@ -61,6 +82,28 @@ def run(
         except BaseException:
             put_away(host.module)
             raise
+
+
+def forward(host: Host, inputs: Prompt | Sequence[Prompt] | Inputs, **arguments: Any) -> Any:
+    """One forward of the whole network as its owner would run it, with graph; gives the network's own output.
+
+    `inputs`: prompts, a `Batch`, a tensor or a dictionary of tensors. Of prompts and batches, edits and recordings know
+    the roles of tokens, which a direct call of the network does not tell them. `arguments` go to the network's forward,
+    such as `labels` ([example, token], -100 where nothing is to be predicted). No cache is made unless asked for.
+
+    Costs a forward of the network in the mode it is in; gradients are on unless the caller has turned them off.
+    """
+    from .prompts import encode_edited
+
+    if not isinstance(inputs, Batch | dict | Tensor):
+        inputs = encode_edited(host, inputs)
+    with running(host, inputs) if isinstance(inputs, Batch) else nullcontext():
+        if isinstance(inputs, Tensor) and not hasattr(host.config, "model_type"):
+            return host.module(inputs.to(host.device), **arguments)
+        given = call_arguments(host, inputs)
+        if "use_cache" in host.accepts:
+            given["use_cache"] = False
+        return host.module(**(given | arguments))
 
 
 def call_arguments(host: Host, inputs: Inputs) -> dict[str, Any]:

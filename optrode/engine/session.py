@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,15 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from ..edits.base import Change
-from ..errors import WrongShape
+from ..edits.rows import RowPositions
+from ..errors import NotSupported, WrongShape
 from ..host import Host, SiteInfo
 from ..positions import Positions
 from .actions import EditAction, StopForward, Tap
 from .attention import SIDES
 from .experts import layer_of, of_experts, rerun
-from .hooks import ACTIVE, Point, active_sessions, hook_set
+from .hooks import ACTIVE, HOOKS, Point, active_sessions
+from .moment import Moment, Running
 from .places import Forward, Places, forward_from_call
 from .receipt import Receipt, SiteReceipt
+from .recompute import begun_in, full_precision, in_region, known_again, outside_graph, refuse_lost_gradients
+from .torch_names import Region, backward_number
+from .tower_forwards import layers_run, tower_forward
+from .twin import refuse_compiled
+from .undo import sure
 from .views import first_tensor, input_tensor, put_first, site_unview, site_view
 
 
@@ -32,64 +40,143 @@ class Session:
         self.edits: dict[Point, list[EditAction]] = {}
         self.sums: dict[Point, list[EditAction]] = {}
         self.residuals: dict[nn.Module, list[EditAction]] = {}
-        self.positions: list[Positions] = []
+        # What edits select, to know where a resumed forward has to begin.
+        self.positions: list[Positions | RowPositions] = []
         self.stops = False
         self.over = False
+        # False in a pass that runs again in the backward, which applies edits and counts nothing.
+        self.counts = True
+        self.begun_in: frozenset[int] = frozenset()
+        self._backward = -1
         self.first_layer = 0
-        self.forward: Forward | None = None
-        self._waiting = 0
-        self._counted: set[str] = set()
+        self._running = Running()
+        # Receipts are counted up by all threads that run under this session.
+        self._counting = threading.Lock()
+
+    @property
+    def forward(self) -> Forward | None:
+        """The forward that this thread is in, or was in last."""
+        return self._running.forward
+
+    @forward.setter
+    def forward(self, forward: Forward | None) -> None:
+        self._running.forward = forward
+
+    def forward_of(self, site: SiteInfo) -> Forward | None:
+        """The forward that a site is in: that of its tower, or of the network."""
+        return self._running.towers.get(site.tower) if site.tower else self._running.forward
 
     # Building ------------------------------------------------------------------------------------------------------
 
     def add_tap(self, tap: Tap) -> None:
         self.taps.setdefault(self._point(tap.site), []).append(tap)
 
-    def add_edit(self, site: SiteInfo, change: Change, receipt: SiteReceipt) -> None:
-        action = EditAction(site, change, receipt)
+    def add_edit(self, site: SiteInfo, change: Change, receipt: SiteReceipt, trained: bool = False) -> None:
+        action = EditAction(site, change, receipt, trained)
         if site.adds_to is None:
             self.edits.setdefault(self._point(site), []).append(action)
             return
         # The sum is known only where the part is added, so the block's input is noted on the way in.
-        self.residuals.setdefault(self.host.blocks[site.layer or 0], []).append(action)
+        self.residuals.setdefault(self._block(site), []).append(action)
         self.sums.setdefault(self._point(self.host.table[site.adds_to]), []).append(action)
+
+    def _block(self, site: SiteInfo) -> nn.Module:
+        return self.host.of(site).blocks[site.layer or 0]
 
     def _point(self, site: SiteInfo) -> Point:
         return self.host.submodule(site.module), site.port.side
 
     def points(self) -> list[Point]:
         entry = [(self.host.base, "in")]
+        if self._in_towers:
+            entry += [(tower.module, "in") for tower in self.host.tower_hosts.values()]
         noted = [(block, "in") for block in self.residuals]
         points = [*entry, *self.taps, *self.edits, *self.sums, *noted]
         return list(dict.fromkeys((module, "attention" if side in SIDES else side) for module, side in points))
 
+    @property
+    def _in_towers(self) -> bool:
+        """Whether any site lies in one of several towers."""
+        actions = [*self.edits.values(), *self.sums.values()]
+        edited = any(action.site.tower for found in actions for action in found)
+        return edited or any(tap.site.tower for found in self.taps.values() for tap in found)
+
     @contextmanager
     def active(self) -> Iterator[None]:
         """Hooks in place and this session the innermost of the context, until the block ends in any way."""
-        release = hook_set(self.host.module).acquire(self.points())
-        try:
-            ACTIVE.set((*ACTIVE.get(), self))
-            yield
-        finally:
-            # Blocks may end in another order or context than they began in, as generators do when they are closed.
-            self.over = True
-            ACTIVE.set(tuple(session for session in ACTIVE.get() if session is not self))
-            release()
+        refuse_compiled(self.host)
+        points, user = self.points(), object()
+        self.begun_in, self._backward = begun_in(), backward_number()
+        with sure(lambda: HOOKS.drop(points, user)):
+            HOOKS.take(points, user)
+            with sure(self._leave):
+                ACTIVE.set((*ACTIVE.get(), self))
+                yield
+
+    def _leave(self) -> None:
+        # Blocks may end in another order or context than they began in, as generators do when they are closed.
+        self.over = True
+        ACTIVE.set(tuple(session for session in ACTIVE.get() if session is not self))
+
+    # Running again in the backward ---------------------------------------------------------------------------------
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything, or only looks."""
+        return bool(self.edits or self.sums)
+
+    @property
+    def counting(self) -> bool:
+        """False in a pass that runs again what has run before: in a replay, or in a backward it did not begin in."""
+        return self.counts and backward_number() == self._backward
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether it changes anything that a checkpointed region may run again in the backward."""
+        return self.changes and (self._running.graph or torch.is_grad_enabled())
+
+    def moment(self, region: Region) -> Moment:
+        """This session in the forward that this thread is in, to go on from at the beginning of the region."""
+        inputs = {block: known_again(tensor, region) for block, tensor in self._running.inputs.items()}
+        return Moment(self, self.forward, dict(self._running.towers), inputs)
 
     # Running -------------------------------------------------------------------------------------------------------
 
     def begin_forward(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if module is not self.host.base:
+            self._begin_tower(module, args, kwargs)
             return
-        self.forward = forward_from_call(self.host, args, kwargs)
-        self.receipt.forwards += 1
-        self.receipt.layers_run = self.host.layers - self.first_layer
-        self.receipt.layers_skipped = self.first_layer
-        self._waiting = sum(len(taps) for taps in self.taps.values())
-        self._counted.clear()
+        running = self._running
+        running.forward = forward_from_call(self.host, args, kwargs)
+        running.inputs.clear()
+        running.graph = torch.is_grad_enabled() or in_region()
+        running.begun.clear()
+        if not self.counting:
+            return
+        with self._counting:
+            self.receipt.forwards += 1
+        self._count_layers()
+        running.waiting = sum(len(taps) for taps in self.taps.values())
+        running.counted.clear()
         for taps in self.taps.values():
             for tap in taps:
                 tap.value, tap.source, tap.fired = None, None, 0
+
+    def _begin_tower(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        for prefix, tower in self.host.tower_hosts.items():
+            if tower.module is module:
+                towers = self._running.towers
+                towers[prefix] = tower_forward(self.host, prefix, args, kwargs, towers.get(prefix))
+                self._running.begun.append(prefix)
+                if self.counting:
+                    self._count_layers()
+
+    def _count_layers(self, last: SiteInfo | None = None) -> None:
+        """Say how many blocks run, up to the last site where the forward stops, and how many are left out."""
+        begun = self._running.begun if self._in_towers else None
+        ran, skipped = layers_run(self.host, begun, last, self.first_layer)
+        for session in active_sessions() if last else [self]:
+            session.receipt.layers_run, session.receipt.layers_skipped = ran, skipped
 
     def edit_input(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """The arguments with the module's input edited; the very same objects where there is no edit."""
@@ -108,15 +195,24 @@ class Session:
         if point not in self.taps and module not in self.residuals:
             return
         tensor = input_tensor(module, args, kwargs)[1]
-        for action in self.residuals.get(module, ()):
-            action.residual["in"] = tensor
+        if module in self.residuals:
+            self._running.inputs[module] = tensor
         self._tap(point, tensor)
+
+    def changed_sites(self) -> list[SiteInfo]:
+        """The sites where something is changed, to know where a resumed forward has to begin."""
+        return [action.site for found in (*self.edits.values(), *self.sums.values()) for action in found]
+
+    def add_weights(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """The output with what changed weights of the module add to it; see `adapters`."""
+        return output
 
     def reroute(self, module: nn.Module, args: tuple, output: Any) -> Any:
         """The output of a module that chooses by its first product, after it has run again with an edited one."""
         point = (module, "out")
         actions = [action for action in self.edits.get(point, ()) if action.site.port.reruns]
-        graph = [tap for tap in self.taps.get(point, ()) if tap.site.port.reruns and tap.keep_graph]
+        taps = [tap for tap in self.taps.get(point, ()) if tap.site.port.reruns]
+        graph = [tap for tap in taps if tap.keep_graph and tap.begins_graph]
         if not actions and not graph:
             return output
         scores = first_tensor(output, type(module).__name__)
@@ -171,25 +267,39 @@ class Session:
     def _apply(self, action: EditAction, tensor: Tensor, chosen: Tensor | None = None) -> Tensor:
         site = action.site
         if site.adds_to is None:
-            new = self._changed(action, site_view(self.host, site, tensor, self._rows(tensor)), chosen)
+            new = self._changed(action, site_view(self.host, site, tensor, self._rows(site, tensor)), chosen)
             return tensor if new is None else site_unview(self.host, site, tensor, new.to(tensor.dtype))
-        total = action.residual["in"] + site.scale * tensor
+        total = self._stream_into(site) + site.scale * tensor
         new = self._changed(action, total)
         if new is None:
             return tensor
         return (tensor.to(new.dtype) + (new - total.to(new.dtype)) / site.scale).to(tensor.dtype)
 
-    def _rows(self, tensor: Tensor) -> int:
-        return self.forward.rows if self.forward else tensor.shape[0]
+    def _stream_into(self, site: SiteInfo) -> Tensor:
+        """What the block of a sum was given."""
+        noted = self._running.inputs.get(self._block(site))
+        if noted is None:
+            raise NotSupported(
+                f"{site.address} cannot be edited in a checkpointed part of a block, which does not get the block's "
+                "input: checkpoint whole blocks"
+            )
+        return noted
+
+    def _rows(self, site: SiteInfo, tensor: Tensor) -> int:
+        forward = self.forward_of(site)
+        return forward.rows if forward else tensor.shape[0]
 
     def _changed(self, action: EditAction, h: Tensor, chosen: Tensor | None = None) -> Tensor | None:
         """The edited activation in the edit's own precision (float32 at least), or None where nothing was selected."""
         wide = h.float() if h.dtype in (torch.float16, torch.bfloat16) else h
         places = self._places(action.site, wide)
         if chosen is not None:
-            places.chosen = chosen.unflatten(0, (self._rows(chosen), -1))
+            places.chosen = chosen.unflatten(0, (self._rows(action.site, chosen), -1))
+        if action.trained:
+            refuse_lost_gradients(action.site.address)
         try:
-            new = action.change(wide, places)
+            with full_precision(wide):
+                new = action.change(wide, places)
         except (RuntimeError, IndexError) as problem:
             raise WrongShape(
                 f"the edit does not fit {action.site.address} of shape {_shape(wide)}: {_line(problem)}"
@@ -200,13 +310,18 @@ class Session:
         if scores and new is not wide:
             # Padding and what comes later stay out of sight, whatever the strength makes of infinity.
             new = torch.where(wide == -torch.inf, wide, new)
-        decode = self.forward.decode if self.forward else False
-        action.receipt.offer(places.offered)
-        action.receipt.offer_experts(places.routed_pairs)
+        if not self.counting:
+            return None if new is wide else new
+        forward = self.forward_of(action.site)
+        decode = forward.decode if forward else False
         # What the network's own precision rounds away was not changed, and what overflows there is not finite.
         kept = new if wide is h or new is wide else new.to(h.dtype).float()
         before, after = (_seen_only(wide), _seen_only(kept)) if scores else (wide, kept)
-        action.receipt.record(before, after, decode, headed=bool({"head", "rank"} & set(action.site.port.axes[:-1])))
+        headed = bool({"head", "rank"} & set(action.site.port.axes[:-1]))
+        with self._counting:
+            action.receipt.offer(places.offered)
+            action.receipt.offer_experts(places.routed_pairs)
+            action.receipt.record(before, after, decode, headed=headed, rows=places)
         return None if new is wide else new
 
     # Experts -------------------------------------------------------------------------------------------------------
@@ -226,17 +341,19 @@ class Session:
 
     def count_experts(self, point: Point, chosen: Tensor, experts: int) -> None:
         """Add up how many tokens (padding is none) each expert got; once for each layer and forward."""
-        place = layer_of(self._sites(point)[0].address)
-        if place in self._counted:
+        site = self._sites(point)[0]
+        place, forward = layer_of(site.address), self.forward_of(site)
+        if place in self._running.counted or not self.counting:
             return
-        self._counted.add(place)
-        chosen = chosen.unflatten(0, (self._rows(chosen), -1))
-        real = self.forward.select(Positions("all"), chosen.device) if self.forward else None
+        self._running.counted.add(place)
+        chosen = chosen.unflatten(0, (self._rows(site, chosen), -1))
+        real = forward.select(Positions("all"), chosen.device) if forward else None
         if real is not None and real[0] is not None:
             chosen = chosen[real[0]]
         counts = torch.bincount(chosen.flatten(), minlength=experts)[:experts].cpu()
         known = self.receipt.tokens_by_expert
-        known[place] = known[place] + counts if place in known else counts
+        with self._counting:
+            known[place] = known[place] + counts if place in known else counts
 
     def _sites(self, point: Point) -> list[SiteInfo]:
         return [action.site for action in (*self.edits.get(point, ()), *self.taps.get(point, ()))]
@@ -258,30 +375,40 @@ class Session:
             self._stop()
 
     def _take(self, tap: Tap, tensor: Tensor) -> None:
-        if tap.keep_graph and torch.is_grad_enabled() and tensor.is_floating_point():
+        if not self.counting:
+            return
+        if tap.keep_graph and outside_graph():
+            raise NotSupported(
+                f"{tap.site.address} lies in a reentrant checkpoint, which keeps no graph of it: checkpoint with "
+                "use_reentrant=False"
+            )
+        begins = tensor.requires_grad or tap.begins_graph
+        if tap.keep_graph and begins and torch.is_grad_enabled() and tensor.is_floating_point():
             # With frozen weights nothing upstream asks for gradients: the graph begins here.
             tap.source = tensor if tensor.requires_grad else tensor.requires_grad_(True)
-        h = site_view(self.host, tap.site, tensor, self._rows(tensor))
+        h = site_view(self.host, tap.site, tensor, self._rows(tap.site, tensor))
         tap.take(h, self._places(tap.site, h))
-        self._waiting -= tap.fired == 1
+        self._running.tower = tap.site.tower
+        self._running.waiting -= tap.fired == 1
 
     def _stop(self) -> None:
         """End the forward where everything that was asked for has been seen."""
-        if not self.stops or self._waiting != 0:
+        if not self.stops or self._running.waiting != 0 or not self.counting:
             return
-        ranks = [tap.site.rank for found in self.taps.values() for tap in found if tap.site.rank]
-        layer, order = max(ranks, default=(-1, 0))
-        # Before the first site of a block nothing of it has run.
-        ran = max(0, min(layer + (order > 0), self.host.layers))
-        for session in active_sessions():
-            session.receipt.layers_run = ran - self.first_layer
-            session.receipt.layers_skipped = self.host.layers - session.receipt.layers_run
+        if torch.is_grad_enabled() and in_region():
+            # A checkpointed region must have run to its end to run again.
+            return
+        # Of the tower that is running, the last site; the others have run to their end, or not at all.
+        sites = [tap.site for found in self.taps.values() for tap in found if tap.site.rank]
+        here = [site for site in sites if site.tower == self._running.tower]
+        self._count_layers(max(here, key=lambda site: site.rank or (-1, 0)))
         raise StopForward
 
     def _places(self, site: SiteInfo, h: Tensor) -> Places:
-        forward = self.forward or Forward(None, h.shape[0], 0, 1)
+        forward = self.forward_of(site) or Forward(None, h.shape[0], 0, 1)
         axes = site.port.axes
-        by_token = "token" in axes or (not axes and h.dim() > 2 and h.shape[:2] == (forward.rows, forward.count))
+        by_token = bool({"token", "written"} & set(axes))
+        by_token = by_token or (not axes and h.dim() > 2 and h.shape[:2] == (forward.rows, forward.count))
         if site.port.side == "key":
             forward = forward.over_keys(h.shape[1])
         if "patch" in axes or (by_token and forward.batch is None and h.dim() > 1 and h.shape[1] != forward.count):

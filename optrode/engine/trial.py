@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ..host import Host
 from ..layouts.base import PIXELS
-from .hooks import hooks_alone
-from .read import read
+from ..towers import DECODER, language_tower
 from .run import Inputs
 
 ROWS, TOKENS = 2, 4
@@ -26,13 +25,27 @@ def trial_inputs(host: Host) -> Inputs | None:
     Made from the config where there is one, otherwise from the first parameters that the network has.
     """
     random = torch.Generator().manual_seed(0)
+    if host.tower_hosts and not language_tower(host.base, host.config):
+        return _for_towers(host, random)
     main = getattr(host.base, "main_input_name", None)
-    if main == "pixel_values" or (main is None and _first_site_is_pixels(host)):
+    sees = "pixel_values" in host.accepts and "input_ids" not in host.accepts
+    if main == "pixel_values" or sees or (main is None and _first_site_is_pixels(host)):
         return _images(host, random)
-    vocabulary = host.entry("vocab_size")
-    if isinstance(vocabulary, int) and "input_ids" in host.accepts:
-        return {"input_ids": _ids(vocabulary, {host.entry(name) for name in _NO_TEXT}, random)}
+    ids = trial_ids(host, ROWS, TOKENS)
+    if ids is not None:
+        return {"input_ids": ids}
     return None if host.config is not None and main is not None else _from_weights(host.module, random)
+
+
+def _for_towers(host: Host, random: torch.Generator) -> Inputs | None:
+    """What a network that takes in something for each of its towers needs."""
+    ids = trial_ids(host, ROWS, TOKENS)
+    if ids is None:
+        return None
+    if DECODER in host.tower_hosts:
+        return {"input_ids": ids, "decoder_input_ids": ids.flip(-1)}
+    pixels = _images(host, random)
+    return {"input_ids": ids, **pixels} if isinstance(pixels, dict) else None
 
 
 @contextmanager
@@ -59,16 +72,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def sizes(host: Host, addresses: list[str]) -> dict[str, tuple[int, ...]]:
-    """The shape of each site on the trial inputs; empty where these cannot be read."""
-    inputs = trial_inputs(host)
-    if inputs is None:
-        return {}
-    try:
-        with hooks_alone(), in_eval_mode(host.module):
-            return {site: tuple(value.shape) for site, value in read(host, inputs, addresses).items()}
-    except Exception:  # whatever a network's own forward may raise on inputs that were made up
-        return {}
+def trial_ids(host: Host, rows: int, tokens: int) -> Tensor | None:
+    """Random token ids, [row, token] int64, the same every time; None for a network that takes none."""
+    vocabulary = host.entry("vocab_size")
+    if not isinstance(vocabulary, int) or "input_ids" not in host.accepts:
+        return None
+    return _ids(vocabulary, {host.entry(name) for name in _NO_TEXT}, (rows, tokens))
 
 
 def _first_site_is_pixels(host: Host) -> bool:
@@ -88,9 +97,9 @@ def _images(host: Host, random: torch.Generator) -> Inputs:
 _NO_TEXT = ("pad_token_id", "image_token_id", "image_token_index")
 
 
-def _ids(vocabulary: int, avoided: set[Any], random: torch.Generator) -> Tensor:
+def _ids(vocabulary: int, avoided: set[Any], shape: tuple[int, int]) -> Tensor:
     usable = torch.tensor([token for token in range(min(vocabulary, 1000)) if token not in avoided])
-    return usable[torch.randint(0, len(usable), (ROWS, TOKENS), generator=random)]
+    return usable[torch.randint(0, len(usable), shape, generator=torch.Generator().manual_seed(0))]
 
 
 def _from_weights(module: nn.Module, random: torch.Generator) -> Tensor | None:

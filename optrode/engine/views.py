@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import NotSupported, WrongShape
-from ..host import Host, SiteInfo
+from ..host import SiteInfo
 from ..layouts import Port
+
+
+class Heads(Protocol):
+    """What a view has to know of a network: how many heads the stack of blocks has in which a site lies."""
+
+    def of(self, site: SiteInfo) -> Heads: ...
+
+    def head_counts(self) -> dict[str, int]: ...
+
 
 # Where the outputs of transformers keep the activation.
 _NAMES = ("last_hidden_state", "logits")
@@ -52,12 +61,12 @@ def put_first(value: Any, new: Tensor, item: int = 0) -> Any:
     raise NotSupported(f"an edit cannot write into a {type(value).__name__}: choose a module inside it")
 
 
-def site_view(host: Host, site: SiteInfo, tensor: Tensor, rows: int) -> Tensor:
+def site_view(host: Heads, site: SiteInfo, tensor: Tensor, rows: int) -> Tensor:
     """The activation as the site's axes name it, the feature axis last. A view where torch can give one.
 
     `rows` is the number of examples in the forward, for modules that see examples and tokens as one axis.
     """
-    port = site.port
+    port, host = site.port, host.of(site)
     if port.flat:
         tensor = tensor.unflatten(0, (rows, -1))
     if port.channels_first:
@@ -71,9 +80,9 @@ def site_view(host: Host, site: SiteInfo, tensor: Tensor, rows: int) -> Tensor:
     return tensor
 
 
-def site_unview(host: Host, site: SiteInfo, original: Tensor, new: Tensor) -> Tensor:
+def site_unview(host: Heads, site: SiteInfo, original: Tensor, new: Tensor) -> Tensor:
     """The module's own tensor with the site's activation replaced by `new`."""
-    port = site.port
+    port, host = site.port, host.of(site)
     if port.heads and not port.headed:
         new = new.flatten(-2)
     if port.flat:
@@ -89,7 +98,7 @@ def site_unview(host: Host, site: SiteInfo, original: Tensor, new: Tensor) -> Te
     return new
 
 
-def _pieces(host: Host, port: Port, tensor: Tensor) -> list[Tensor]:
+def _pieces(host: Heads, port: Port, tensor: Tensor) -> list[Tensor]:
     """The parts of a fused projection, each [..., width of the part]."""
     assert port.part is not None
     if port.packing == "equal":
@@ -103,7 +112,7 @@ def _pieces(host: Host, port: Port, tensor: Tensor) -> list[Tensor]:
     return [piece.flatten(-3) for piece in groups]
 
 
-def _joined(host: Host, port: Port, pieces: list[Tensor]) -> Tensor:
+def _joined(host: Heads, port: Port, pieces: list[Tensor]) -> Tensor:
     """The fused projection that consists of these parts."""
     if port.packing != "groups":
         return torch.cat(pieces, dim=-1)

@@ -25,11 +25,14 @@ def all_layouts() -> tuple[Layout, ...]:
 def find(module: Any) -> Layout | None:
     """The layout of a network, by the model type of its config or by its class name; None if there is none.
 
-    Where a config chooses between kinds of blocks, the layout's variant for that choice.
+    Where a config chooses between kinds of blocks, the layout's variant for that choice; one class may be several kinds
+    of network, which the `when` of their layouts tell apart.
     """
     config = getattr(module, "config", None)
     model_type = getattr(config, "model_type", None)
     for layout in all_layouts():
         if model_type in layout.model_types or type(module).__name__ in layout.module_classes:
-            return layout.suited(config)
+            suited = layout.suited(config)
+            if suited is not None:
+                return suited
     return None

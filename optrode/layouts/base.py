@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 TOKENS = ("example", "token", "feature")
@@ -130,6 +130,20 @@ class Layout:
     def ports_of(self, block: Any) -> dict[str, Port]:
         """The ports of one block: those of its kind."""
         return next((ports for module, ports in self.kinds.items() if hasattr(block, module)), self.ports)
+
+    def below(self, path: str) -> Layout:
+        """The same map for a network in which the base model stands at `path`; `head` stays where it is."""
+
+        def moved(ports: dict[str, Port]) -> dict[str, Port]:
+            return {name: replace(port, module=f"{path}.{port.module}") for name, port in ports.items()}
+
+        return replace(
+            self,
+            blocks=f"{path}.{self.blocks}",
+            outer_before=moved(self.outer_before),
+            outer_after=moved(self.outer_after),
+            variants=tuple(one.below(path) for one in self.variants),
+        )
 
     def suited(self, config: Any) -> Layout | None:
         """The layout itself or the first variant whose `when` the config meets; None if none does."""

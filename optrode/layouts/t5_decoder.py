@@ -21,12 +21,13 @@ _BEFORE = {
 GATED = Layout(
     name="t5_decoder",
     # The encoder is of the same class: only the config tells them apart.
-    module_classes=("T5Stack",),
+    module_classes=("T5Stack", "MT5Stack"),
     when={"is_decoder": True, "is_gated_act": True},
     blocks="block",
     ports={**_BEFORE, **mlp(_MLP, gated=True)},
     outer_before={"embed": Port("embed_tokens", "out", "token embeddings")},
     outer_after={"final": Port("final_layer_norm", "out", "norm(last out)")},
+    head=Port("lm_head", "out", "logits over the vocabulary"),
     equations=(
         Equation("seen", ("in", "attn.out")),
         Equation("mid", ("seen", "cross.out")),

@@ -1,4 +1,4 @@
-"""The encoder of T5 alone: RMSNorm before each part, one position bias that the first block makes for all."""
+"""The encoder of T5 as a tower: RMSNorm before each part, one position bias that the first block makes for all."""
 
 from dataclasses import replace
 
@@ -42,19 +42,20 @@ _BEFORE = {**SELF_ATTENTION, "mid": Port(_SELF, "out", "in + attn.out")}
 
 GATED = Layout(
     name="t5_encoder",
-    module_classes=("T5EncoderModel",),
-    when={"is_gated_act": True},
-    blocks="encoder.block",
+    # The decoder is of the same class: only the config tells them apart.
+    module_classes=("T5Stack", "MT5Stack"),
+    when={"is_decoder": False, "is_gated_act": True},
+    blocks="block",
     ports={**_BEFORE, **mlp(_MLP, gated=True)},
-    outer_before={"embed": Port("encoder.embed_tokens", "out", "token embeddings")},
-    outer_after={"final": Port("encoder.final_layer_norm", "out", "norm(last out)")},
+    outer_before={"embed": Port("embed_tokens", "out", "token embeddings")},
+    outer_after={"final": Port("final_layer_norm", "out", "norm(last out)")},
     equations=(Equation("mid", ("in", "attn.out")), Equation("out", ("mid", "mlp.out"))),
     causal=False,
 )
 
 PLAIN = replace(
     GATED,
-    when={"is_gated_act": False},
+    when={"is_decoder": False, "is_gated_act": False},
     ports={**_BEFORE, **mlp(_MLP, gated=False)},
 )
 

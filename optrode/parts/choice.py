@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from ..batches import Batch
 from ..data import Choice
 from ..engine.likelihood import next_token_logits, reply_logprobs
 from ..engine.read import residuals
@@ -30,7 +32,7 @@ class ForcedChoice:
         self._layers = tuple(layers)
         words = [_single_tokens(model, choice) for choice in choices]
         self._words = words if all(word is not None for word in words) else None
-        self._cached = residuals(model, model.encode(self._conversations()), self._layers)
+        self._cached = residuals(model, self._encoded(), self._layers)
 
     @property
     def groups(self) -> list[str]:
@@ -38,10 +40,19 @@ class ForcedChoice:
 
     def ask(self, *, fresh: bool = False) -> Tensor:
         """log sum p(showing) - log sum p(opposing) for each choice, in nats, [choice] float32, under active edits."""
-        inputs = self.model.encode(self._conversations()) if fresh else self._cached
+        inputs = self._encoded() if fresh else self._cached
         if self._words is not None:
             return self._by_word(next_token_logits(self.model, inputs))
         return self._by_text(torch.stack([part.sum() for part in reply_logprobs(self.model, inputs)]))
+
+    def _encoded(self) -> Batch:
+        """All conversations; the number of a row is that of its choice, which is what an edit by row goes by."""
+        batch = self.model.encode(self._conversations())
+        if self._words is not None:
+            return batch
+        counts = [len(choice.positive) + len(choice.negative) for choice in self.choices]
+        numbers = tuple(number for number, count in enumerate(counts) for _ in range(count))
+        return replace(batch, numbers=numbers, total=len(self.choices))
 
     def _conversations(self) -> list[list[dict[str, str]]]:
         """One conversation per choice where one token decides, else one per continuation."""

@@ -34,7 +34,8 @@ def open_folder(folder: Path, *, dtype: torch.dtype | None = None) -> Source:
     """The model of a folder, of the class that its config names, in eval mode, on the CPU.
 
     dtype: None keeps the one that is stored.
-    Warns when the file lacks weights that the class has (they then hold random numbers).
+    Warns when the file lacks weights that the class has (they then hold random numbers), and when its image processor
+    cannot run without torchvision (it is then left out).
     Raises MissingFile without config.json or weights, BadFile for pickle-only folders and whatever cannot be read,
     NotSupported when the architecture needs code or packages that are not here.
     """
@@ -154,11 +155,25 @@ def _load_image_processor(folder: Path) -> Any | None:
 
     try:
         with quiet_transformers():
+            # The default class of most processors needs torchvision; this one gives the same pixels without it.
             return AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
-    except ImportError as error:
-        raise NotSupported(f"the image processor of {folder.name} needs a package: {one_line(error)}") from error
     except Exception as error:
-        raise BadFile(f"the image processor of {folder.name} cannot be read: {one_line(error)}") from error
+        _without_processor(folder, error)
+        return None
+
+
+def _without_processor(folder: Path, error: Exception) -> None:
+    """Go on without an image processor that torchvision alone can run; refuse what cannot be read for other reasons."""
+    if "torchvision" in str(error).lower():
+        warnings.warn(
+            f"{folder.name}: its image processor runs on torchvision only, which is not installed, so it is left out: "
+            "pass pixels, or a processor of your own with op.load(..., processor=...)",
+            stacklevel=2,
+        )
+        return
+    if isinstance(error, ImportError):
+        raise NotSupported(f"the image processor of {folder.name} needs a package: {one_line(error)}") from error
+    raise BadFile(f"the image processor of {folder.name} cannot be read: {one_line(error)}") from error
 
 
 def _json_keys(path: Path) -> set[str]:

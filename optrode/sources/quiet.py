@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +13,34 @@ from threading import Timer
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Switch off the log lines, warnings and progress bars of transformers; put the user's settings back at the end."""
-    from transformers.utils import logging
+    from transformers.utils import logging as shown
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    _import_quantisers()
+    verbosity, bars = shown.get_verbosity(), shown.is_progress_bar_enabled()
+    shown.set_verbosity_error()
+    shown.disable_progress_bar()
     try:
         with warnings.catch_warnings(), _no_gguf_bar():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        shown.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            shown.enable_progress_bar()
+
+
+@functools.cache
+def _import_quantisers() -> None:
+    """Import, without a sound, what transformers imports for quantised models.
+
+    torchao, where it is installed, comes along and logs one line for each kernel that does not fit this machine.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        import transformers.quantizers.auto  # noqa: F401
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

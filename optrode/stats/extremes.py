@@ -1,102 +1,120 @@
-"""Massive activations and the size of the stream, by layer.
-
-A value is massive when it is above 100 and above 1000 times the median magnitude of its layer's hidden state, all
-tokens and channels together (arXiv 2402.17762).
-"""
+"""The largest and the smallest value of each unit, and the token at which it stands."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..activations import Activations
-
-ABSOLUTE_THRESHOLD = 100.0
-RELATIVE_THRESHOLD = 1000.0
+from .accumulator import Accumulator
+from .rows import WHERE, Rows
 
 
-@dataclass(frozen=True)
-class Massive:
-    """One massive activation: where it is, its value, and the median magnitude of its layer.
+class Extremes(Accumulator):
+    """Largest and smallest value of each unit with their examples. Equal in any order.
 
-    `position` is the token's place in its own row, from 0.
+    `highest_where` and `lowest_where` are [*shape, 4]: document, example, position and token. Of equal values the one
+    of the first example counts, and in it the first position.
+
+    Costs two passes over the values, 0.3 nanoseconds each; 80 bytes a unit.
+
+    >>> extremes = Extremes(1)
+    >>> where = torch.tensor([[0, 0, 0, 5], [0, 0, 1, 6], [0, 0, 2, 7]])
+    >>> extremes.update(torch.tensor([[3.0], [9.0], [9.0]]), where=where)
+    >>> extremes.result()["highest"].item(), extremes.result()["highest_where"].tolist()
+    (9.0, [[0, 0, 1, 6]])
     """
 
-    layer: int
-    channel: int
-    example: int
-    position: int
-    token: str
-    value: float
-    median: float
+    kind = "extremes"
+
+    def __init__(self, shape: int | Sequence[int] = ()):
+        super().__init__(shape)
+        self._high, self._low = _One(self.units), _One(self.units)
+
+    def result(self) -> dict[str, Tensor]:
+        sides = {"highest": (self._high, 1.0), "lowest": (self._low, -1.0)}
+        found = {
+            name: self._shaped(np.where(one.known, sign * one.value + 0.0, np.nan))
+            for name, (one, sign) in sides.items()
+        }
+        return found | {f"{name}_where": self._where(one.where) for name, (one, _) in sides.items()}
+
+    def _add(self, rows: Rows) -> None:
+        # Adding zero makes -0.0, which is equal to 0.0, the same to the last bit.
+        self._high.add(rows.highest.numpy() + 0.0, rows, 1.0)
+        self._low.add(0.0 - rows.lowest.numpy(), rows, -1.0)
+
+    def _merge(self, other: Extremes) -> None:
+        for mine, theirs in ((self._high, other._high), (self._low, other._low)):
+            mine.take(np.arange(self.units), theirs.value, theirs.where, theirs.known)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{name}_{part}": torch.from_numpy(getattr(one, part).copy())
+            for name, one in (("high", self._high), ("low", self._low)) for part in ("value", "where", "known")
+        }  # fmt: skip
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        for name, one in (("high", self._high), ("low", self._low)):
+            for part in ("value", "where", "known"):
+                getattr(one, part)[...] = tensors[f"{name}_{part}"].numpy()
 
 
-def find_massive(
-    h: Tensor,
-    mask: Tensor,
-    *,
-    limit: int | None = None,
-    absolute: float = ABSOLUTE_THRESHOLD,
-    relative: float = RELATIVE_THRESHOLD,
-) -> list[tuple[int, int, int, float, float]]:
-    """Massive values of one layer as (example, column, channel, value, median), largest magnitude first.
+class _One:
+    """The largest value of each unit, and where it stands."""
 
-    `h`: [example, token, channel]; `mask`: bool [example, token], the real tokens. The median is taken over all
-    examples together; give one example at a time where texts should not depend on each other.
+    def __init__(self, units: int):
+        self.value = np.full(units, -np.inf, np.float32)
+        self.where = np.full((units, len(WHERE)), -1, np.int64)
+        self.known = np.zeros(units, bool)
 
-    >>> h = torch.ones(1, 2, 3)
-    >>> h[0, 1, 2] = -5000.0
-    >>> find_massive(h, torch.ones(1, 2, dtype=torch.bool))
-    [(0, 1, 2, -5000.0, 1.0)]
-    """
-    magnitude = h.float().abs()
-    median = float(magnitude[mask].median())
-    # "At least 1000 times" but "more than 100": the definition's own two signs.
-    found = (magnitude > absolute) & (magnitude >= relative * median) & mask[..., None]
-    places = found.nonzero()
-    values = h.float()[found]
-    order = values.abs().argsort(descending=True)[:limit]
-    return [(*map(int, places[i]), float(values[i]), median) for i in order]  # type: ignore[misc]
+    def add(self, largest: np.ndarray, rows: Rows, sign: float) -> None:
+        """Rows whose largest values (with their sign turned, for `sign` -1) are known already."""
+        larger = (largest > self.value) | ~self.known
+        equal = (largest == self.value) & self.known
+        if equal.any():
+            # Only a row that comes before the one that is known can take its place.
+            first = first_place(rows.where)
+            equal &= earlier(np.broadcast_to(rows.where[first], self.where.shape), self.where)
+        units = np.flatnonzero(larger | equal)
+        if not len(units):
+            return
+        some = sign * rows.values[:, torch.from_numpy(units)]
+        found = (some == torch.from_numpy(largest[units])).nonzero().numpy()
+        row, column = found[:, 0], found[:, 1]
+        order = np.lexsort((*sort_keys(rows.where[row]), column))
+        _, firsts = np.unique(column[order], return_index=True)
+        chosen = row[order][firsts]
+        self.take(units, largest[units], rows.where[chosen], np.ones(len(units), bool))
 
-
-def largest_and_median(h: Tensor, mask: Tensor, count: int = 3) -> tuple[Tensor, Tensor]:
-    """The largest magnitudes of each example and the median one, over all its tokens and channels.
-
-    `h`: [example, token, channel]; `mask`: bool [example, token]. Gives [example, count] and [example], float32.
-
-    >>> h = torch.tensor([[[1.0, -9.0], [2.0, 3.0], [100.0, 100.0]]])
-    >>> largest_and_median(h, torch.tensor([[True, True, False]]), count=2)
-    (tensor([[9., 3.]]), tensor([2.]))
-    """
-    rows = [h[example][mask[example]].float().abs().flatten() for example in range(len(h))]
-    return torch.stack([row.topk(count).values for row in rows]), torch.stack([row.median() for row in rows])
+    def take(self, units: np.ndarray, values: np.ndarray, where: np.ndarray, known: np.ndarray) -> None:
+        own = self.value[units]
+        better = known & (~self.known[units] | (values > own) | ((values == own) & earlier(where, self.where[units])))
+        chosen = units[better]
+        self.value[chosen], self.where[chosen], self.known[chosen] = values[better], where[better], True
 
 
-def massive_by_layer(acts: Activations, *, per_layer: int = 3) -> list[Massive]:
-    """The largest massive activations of each layer whose output was read, all channels and tokens."""
-    assert acts.batch is not None
-    batch, found = acts.batch, []
-    for site, h in acts.items():
-        if not (site.startswith("layers.") and site.endswith(".out") and site.count(".") == 2):
-            continue
-        seen: set[int] = set()
-        for example, column, channel, value, median in find_massive(h, batch.mask.to(h.device)):
-            if channel in seen or len(seen) >= per_layer:
-                continue
-            seen.add(channel)
-            position = int(batch.mask[example, :column].sum())
-            token = acts.tokenizer.decode([int(batch.ids[example, column])]) if acts.tokenizer else ""
-            found.append(Massive(int(site.split(".")[1]), channel, example, position, token, value, median))
-    return found
+# Of equal values the one with the least of these stands: example, position, then what tells the rest apart.
+_ORDER = (1, 2, 0, 3)
 
 
-def stream_norms(h: Tensor, mask: Tensor) -> dict[str, float]:
-    """Median, 95th percentile and maximum of the rows' norms. `h`: [example, token, width]; `mask` bool."""
-    norms = h.float().norm(dim=-1)[mask.to(h.device)]
-    return {
-        "median": float(norms.median()),
-        "p95": float(torch.quantile(norms, 0.95)),
-        "max": float(norms.max()),
-    }
+def sort_keys(where: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Keys for `numpy.lexsort`, which takes the most important one last."""
+    return tuple(where[:, column] for column in reversed(_ORDER))
+
+
+def earlier(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Whether a row stands before another, bool [row]."""
+    before = np.zeros(len(first), bool)
+    same = np.ones(len(first), bool)
+    for column in _ORDER:
+        before |= same & (first[:, column] < second[:, column])
+        same &= first[:, column] == second[:, column]
+    return before
+
+
+def first_place(where: np.ndarray) -> int:
+    """The number of the row that stands before all others."""
+    return int(np.lexsort(sort_keys(where))[0])

@@ -26,7 +26,9 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("command", ["models", "sites", "read", "fit", "generate", "compare", "study", "rerun"])
+@pytest.mark.parametrize(
+    "command", ["models", "sites", "read", "fit", "generate", "compare", "study", "sweep", "systems", "rerun"]
+)
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     assert f"Example: optrode {command}" in " ".join(capsys.readouterr().out.replace("│", " ").split())

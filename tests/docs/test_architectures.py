@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_shows_the_figures_of_every_layout(tool: Any) -> None:
-    rows = json.loads((ROOT / "docs/data/architectures.json").read_text(encoding="utf-8"))["rows"]
+    data = json.loads((ROOT / "docs/data/architectures.json").read_text(encoding="utf-8"))
+    rows = data["rows"]
     page = (ROOT / "docs/reference/architectures.md").read_text(encoding="utf-8")
-    assert tool("architectures").page(rows) == page, "run: python tools/architectures.py"
+    assert tool("architectures").page(rows, data["towers"]) == page, "run: python tools/architectures.py"
     assert {row["layout"] for row in rows} == {layout.name for layout in all_layouts()}
 
 

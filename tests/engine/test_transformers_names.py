@@ -8,22 +8,31 @@ from torch import nn
 
 import optrode as op
 from optrode.engine.transformers_names import (
+    BAKED_ATTENTION,
     asks_config,
+    baked_config,
+    branched_cache,
     cache_argument,
     cache_contents,
     cache_length,
     cache_of,
     cache_with,
+    chosen_cache,
+    cropped_cache,
     expert_hidden,
     expert_out,
     experts_config,
     has_fused_experts,
     is_compiled,
     keep_columns_argument,
+    keeps_columns,
     new_cache,
     own_attention,
     own_experts,
+    register_attention,
     renamed_config,
+    rows_cache,
+    uncompiled_part,
 )
 from optrode.errors import NotSupported
 
@@ -57,6 +66,29 @@ def test_no_cache_is_made_when_none_is_wanted(model: op.Model, prompts: list[str
     assert cache_of((), dict(output)) is None
 
 
+def test_a_cache_can_be_cropped_and_branched(model: op.Model, prompts: list[str]):
+    """A row of a cache that was forked, chosen from and cropped goes on as if it had never been longer."""
+    ids = torch.arange(5, 17)[None]
+    name = cache_argument(model.accepts)
+    assert name is not None and keeps_columns(model.config)
+    with torch.no_grad():
+        wanted = model.module(input_ids=ids[:, :9], use_cache=False).logits[:, -1]
+        cache = new_cache()
+        model.module(input_ids=ids, use_cache=True, **{name: cache})
+        cache = chosen_cache(branched_cache(cropped_cache(cache, 4), 3), torch.tensor([2, 0]))
+        assert cache_length(cache) == 8 and cache_contents(cache)[0][0].shape[0] == 2
+        more = {"input_ids": ids[:, 8:9].expand(2, -1), "position_ids": torch.full((2, 1), 8)}
+        got = model.module(**more, use_cache=True, **{name: cache}).logits[:, -1]
+    assert torch.allclose(got, wanted.expand(2, -1), atol=1e-4)
+
+
+def test_a_network_with_states_is_told_from_one_with_columns():
+    from transformers import Gemma3TextConfig, JambaConfig
+
+    assert not keeps_columns(JambaConfig(num_hidden_layers=4, attn_layer_period=2, attn_layer_offset=1))
+    assert keeps_columns(Gemma3TextConfig(num_hidden_layers=4, sliding_window=8))
+
+
 def test_a_cache_can_be_filled_and_looked_into(model: op.Model):
     batch = model.encode("The cat sat on the mat")
     cache = new_cache()
@@ -74,6 +106,32 @@ def test_a_cache_can_be_filled_and_looked_into(model: op.Model):
 
 def test_no_cache_has_no_columns():
     assert cache_length(None) == 0 and cache_of((), {"cache": None}) is None
+
+
+def test_a_baked_config_is_the_modules_own_and_calls_what_was_registered(llama: op.Model):
+    """The config of the network, which all parts share, keeps the name by which its masks are made."""
+    attention = llama.module.model.layers[0].self_attn
+    called: list[nn.Module] = []
+    _, own = own_attention(attention)
+
+    def attend(module: nn.Module, *args: torch.Tensor, **options: object):
+        called.append(module)
+        return own(module, *args, **options)
+
+    register_attention(attend, BAKED_ATTENTION)
+    config = attention.config
+    attention.config = baked_config(config)
+    try:
+        llama.read("The cat", "layers.1.out")
+    finally:
+        attention.config = config
+    assert called == [attention]
+    assert llama.module.config._attn_implementation != BAKED_ATTENTION
+
+
+def test_what_torch_compile_wraps_can_be_had_back():
+    plain = nn.Sequential(nn.Linear(2, 2))
+    assert uncompiled_part(torch.compile(plain)) is plain and uncompiled_part(plain) is None
 
 
 def test_compiled_networks_are_recognised():
@@ -164,3 +222,15 @@ def test_experts_that_run_eagerly_are_their_own_forward(make_mixture):
     model.module.set_experts_implementation("eager")
     experts = model.blocks[0].mlp.experts
     assert own_experts(experts) is type(experts).forward.__wrapped__
+
+
+def test_a_cache_of_one_row_serves_any_number_of_rows_and_keeps_nothing():
+    contents = [(torch.randn(1, 2, 5, 3), torch.randn(1, 2, 5, 3)) for _ in range(2)]
+    cache = rows_cache(contents, 3)
+    assert cache_length(cache) == 3 and cache.get_mask_sizes(2, 1) == (5, 0)
+    for rows in (1, 4):
+        keys, values = torch.randn(rows, 2, 2, 3), torch.randn(rows, 2, 2, 3)
+        got = cache.update(keys, values, 1)
+        for own, new, kept in zip(got, (keys, values), contents[1], strict=True):
+            assert torch.equal(own, torch.cat([kept[:, :, :3].expand(rows, -1, -1, -1), new], 2))
+    assert cache_length(cache) == 3

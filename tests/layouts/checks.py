@@ -7,6 +7,7 @@ tests of writing it changes it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -22,6 +23,7 @@ import optrode
 from optrode import edits
 from optrode.engine.equations import measure
 from optrode.errors import UnknownSite
+from optrode.host import SiteInfo
 from optrode.layouts import Layout, Port, find
 
 At = Callable[[str, Tensor], Tensor]
@@ -155,6 +157,11 @@ def exchanged(layout: Layout, one: str, other: str) -> Layout:
     return replace(layout, ports=swap(layout.ports), kinds=kinds)
 
 
+def own(model: optrode.Model) -> list[SiteInfo]:
+    """The sites of the network's own blocks and their ends, without those of other towers."""
+    return [site for site in model.table.values() if not site.tower]
+
+
 class LayoutChecks:
     """Subclass as `Test...`, give `network`, `block` and `sizes`, and the tests below run on it.
 
@@ -229,7 +236,7 @@ class LayoutChecks:
         assert max(check.error for check in measure(model, self.inputs())) > 0.01
 
     def test_every_site_reads_with_its_axes(self, model: optrode.Model) -> None:
-        named = {address: site for address, site in model.table.items() if site.layer is not None}
+        named = {site.address: site for site in own(model) if site.layer is not None}
         acts = model.read(self.inputs(), list(named))
         rows = acts["layers.0.in"].shape[:-1]
         for address, value in acts.items():
@@ -237,8 +244,20 @@ class LayoutChecks:
             assert value.shape == (*rows, *self.size(name, model)), address
             assert len(named[address].port.axes) == value.dim(), address
 
+    def test_a_plan_knows_every_byte_of_a_read(self, model: optrode.Model) -> None:
+        inputs = self.inputs()
+        for listed in ([site for site in model.table if site != "logits"], ["layers.1.out"], ["logits"]):
+            if not set(listed) <= set(model.table):
+                continue
+            planned, acts = optrode.plan(model, inputs, listed), model.read(inputs, listed)
+            assert planned.bytes_by_site == {site: value.nbytes for site, value in acts.items()}
+            assert {found.site: found.axes for found in planned.sites} == acts.axes
+            if listed != ["logits"]:
+                assert (planned.layers_run, planned.layers_skipped) == (acts.layers_run, acts.layers_skipped)
+            assert planned.forward_bytes is not None and planned.seconds is not None
+
     def test_the_ends_read(self, model: optrode.Model) -> None:
-        ends = [address for address, site in model.table.items() if site.layer is None]
+        ends = [site.address for site in own(model) if site.layer is None]
         acts = model.read(self.inputs(), ends)
         assert relative_error(acts["logits"], self.final(model)) < TOLERANCE
         for address in acts:
@@ -314,7 +333,7 @@ class LayoutChecks:
         assert torch.equal(got[:, :, others], plain[:, :, others])
 
     def test_the_pattern_is_the_one_that_the_network_can_return(self, model: optrode.Model) -> None:
-        sites = [address for address in model.table if address.endswith("attn.pattern")]
+        sites = [site.address for site in own(model) if site.name == "attn.pattern"]
         if not sites:
             with pytest.raises(UnknownSite, match="nothing inside the attention"):
                 model.match("layers.0.attn.pattern")
@@ -327,10 +346,47 @@ class LayoutChecks:
         for site, pattern in zip(sites, returned, strict=True):
             assert relative_error(acts[site], pattern.transpose(1, 2)) < TOLERANCE, site
 
+    def padded(self, model: optrode.Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Two rows of which the second has two columns of padding, and that row alone."""
+        inputs = self.inputs()
+        seen = slice(2, None) if model.causal else slice(None, -2)
+        mask = torch.zeros_like(inputs["input_ids"])
+        mask[0], mask[1, seen] = 1, 1
+        both = {**inputs, "attention_mask": mask}
+        if model.causal and "position_ids" in model.accepts:
+            both["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        alone = {name: value[1:, seen] if name == "input_ids" else value[1:] for name, value in inputs.items()}
+        return both, alone
+
+    def test_the_mask_of_a_padded_row_stays_the_hosts(self, model: optrode.Model) -> None:
+        """While it is looked at and while it is edited: a row answers as it does alone."""
+        sites = [site.address for site in own(model) if site.name == "attn.pattern"]
+        if not sites or "input_ids" not in self.inputs():
+            return
+        both, alone = self.padded(model)
+        real = both["attention_mask"].bool()
+        with torch.no_grad():
+            plain = model.module(**both)[0]
+            with model.edited(edits.scale("layers.*.attn.scores", 1.0)):
+                assert torch.equal(model.module(**both)[0], plain)
+        edit = edits.add(sites[0].replace("pattern", "scores"), 3.0, keys="first:1", heads=(1,))
+        for changes in ((), (edit,)):
+            with contextlib.ExitStack() as stack:
+                for change in changes:
+                    stack.enter_context(model.edited(change))
+                acts = model.read(both, [*sites, "layers.2.out"])
+                wanted = model.read(alone, [*sites, "layers.2.out"])
+            for site in sites:
+                pattern = acts[site][1, real[1]]
+                assert bool((pattern[..., ~real[1]] == 0).all()), site
+                assert relative_error(pattern[..., real[1]], wanted[site][0]) < TOLERANCE, site
+            got = acts["layers.2.out"][1, real[1]]
+            assert relative_error(got, wanted["layers.2.out"][0]) < TOLERANCE
+
     def test_logits_can_be_written(self, model: optrode.Model) -> None:
         """Also where the network scales or caps them after its head."""
         if "logits" not in model.table:
-            assert model.layout.head is None
+            assert model.layout.head is None or model.layout.head.module not in model.paths
             return
         plain = self.final(model)
         vector = torch.linspace(-1, 1, plain.shape[-1])

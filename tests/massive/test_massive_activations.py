@@ -21,6 +21,7 @@ def logits(model: op.Model, texts: Any) -> torch.Tensor:
     return model.read(batch, "logits")["logits"][batch.mask]
 
 
+@pytest.mark.parity("massive-activations")
 @pytest.mark.parametrize("treatment", ["zero", "mean"])
 def test_the_edit_is_a_hand_written_hook(treatment: str, planted: op.Model, rewritten, block, forward):
     edit = MassiveActivations(treatment=treatment).fit(planted, FIT)

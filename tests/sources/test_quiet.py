@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import warnings
 
@@ -42,3 +44,16 @@ def test_only_slow_work_is_announced_and_only_on_stderr(capsys: pytest.CaptureFi
         time.sleep(0.2)
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == "slow [work]\n"
+
+
+def test_loading_says_nothing_of_kernels_that_do_not_fit_this_machine():
+    """torchao logs them when transformers imports it, before any model is there."""
+    code = (
+        "import logging, sys\n"
+        "from optrode.sources.quiet import quiet_transformers\n"
+        "with quiet_transformers():\n"
+        "    import transformers.modeling_utils\n"
+        "logging.getLogger('later').warning('heard')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "heard\n")

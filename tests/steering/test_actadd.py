@@ -74,6 +74,7 @@ def test_the_start_token_is_not_touched_and_each_row_gets_its_own_vector(plain_t
         assert not bool(own[1 + len(vectors) :].any())
 
 
+@pytest.mark.parity("actadd")
 @pytest.mark.parametrize("coefficient", [-2.0, 1.0, 6.0])
 def test_steered_logits_of_a_padded_batch_equal_rows_steered_by_hand(model, twin, library_logits, coefficient):
     plain, layer = twin(model), 1

@@ -56,6 +56,7 @@ def after(start: int, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
 FORMS = {"letters": questions, "replies": replies}
 
 
+@pytest.mark.parity("caa")
 @pytest.mark.parametrize("form", FORMS)
 def test_v_is_the_mean_difference_at_the_last_token(model, twin, close, pairs, form):
     plain = twin(model)

@@ -42,6 +42,7 @@ def test_it_was_made_by_the_release_that_the_card_names(kept):
     assert json.loads(kept[0]["versions"])["steering-vectors"] == "0.12.2"
 
 
+@pytest.mark.parity("caa")
 @pytest.mark.parametrize("layer", [0, 1])
 def test_vectors_and_steered_logits_agree(kept, network, layer):
     about, tensors = kept

@@ -1,0 +1,1 @@
+"""The same jobs in other libraries, as their documentation does them."""

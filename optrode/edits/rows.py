@@ -1,0 +1,286 @@
+"""Another edit for each row of a batch: many strengths, directions or controls in one pass.
+
+An edit by row holds one site edit, or none, for each prompt, in the order in which the prompts are given. Wherever the
+engine puts a prompt, sorted by length, in another forward, at a decode step, its own edit goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from ..errors import BadInput, NotSupported
+from ..positions import Positions
+from .base import Change, Edit, Places, Provenance, SiteEdit, SiteEditBase
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..batches import Batch
+
+
+class RowPlaces(Places, Protocol):
+    """What the engine tells an edit by row besides."""
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The number of each row's prompt."""
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts there are, of which these rows may be a part."""
+
+    def of_rows(self, rows: tuple[int, ...]) -> RowPlaces:
+        """The places of some rows alone."""
+
+    def adopt(self, part: RowPlaces, owner: object) -> None:
+        """Count what was selected in a part as selected here, on the account of `owner`."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowsEdit(SiteEditBase):
+    """One edit, or None, for each prompt of a batch. Made by `by_row`."""
+
+    rows: tuple[SiteEditBase | None, ...]
+
+    def __mul__(self, strength: float) -> RowsEdit:
+        return self._each(lambda part: part * strength)
+
+    def patterns(self) -> list[str]:
+        return list(dict.fromkeys(pattern for _, part in self.parts() for pattern in part.patterns()))
+
+    def leaves(self) -> list[SiteEdit]:
+        return [leaf for _, part in self.parts() for leaf in part.leaves()]
+
+    def parts(self) -> list[tuple[int, SiteEditBase]]:
+        """The edits with the numbers of their prompts."""
+        return [(number, part) for number, part in enumerate(self.rows) if part is not None]
+
+    def with_provenance(self, provenance: Provenance) -> RowsEdit:
+        return self._each(lambda part: part.with_provenance(provenance))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"{number}.{name}": value for number, part in self.parts() for name, value in part.tensors().items()}
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> RowsEdit:
+        own: dict[int, dict[str, Tensor]] = {number: {} for number, _ in self.parts()}
+        for name, value in tensors.items():
+            number, _, rest = name.partition(".")
+            own[int(number)][rest] = value
+        found = {number: part.with_tensors(own[number]) for number, part in self.parts()}
+        return RowsEdit(tuple(found.get(number) for number in range(len(self.rows))))
+
+    def constrained(self) -> RowsEdit:
+        return self._each(lambda part: part.constrained())
+
+    def at(self, address: str, matches: Callable[[str, str], bool]) -> Change | None:
+        own: dict[int, Change] = {}
+        shared: dict[int, Change | None] = {}
+        for number, part in self.parts():
+            if id(part) not in shared:
+                shared[id(part)] = part.at(address, matches)
+            change = shared[id(part)]
+            if change is not None:
+                own[number] = change
+        return _RowsChange(self, own) if own else None
+
+    def _each(self, function: Callable[[SiteEditBase], Any]) -> RowsEdit:
+        """Every edit changed; rows that share one go on sharing it."""
+        found = {id(part): function(part) for _, part in self.parts()}
+        return RowsEdit(tuple(None if part is None else found[id(part)] for part in self.rows))
+
+
+def by_row(rows: Iterable[SiteEditBase | None]) -> RowsEdit:
+    """One edit for each prompt of a batch, in the order of the prompts; None leaves a prompt alone.
+
+    Works in reads, writing and forced choice, and combines with other edits by `*`, `+` and `>>`. Rows are as many as
+    prompts, or rows of a bare tensor: `BadInput` where they are not. Rows whose edits differ only in numbers (the same
+    operator, such as `add`, at the same positions) are edited in one step.
+
+    A dose curve in one pass: `by_row([edit * strength for strength in strengths])`, with the prompt repeated.
+    Raises `BadInput` without any row, `NotSupported` for edits that are no site edits or are by row themselves.
+    """
+    listed = tuple(rows)
+    if not listed:
+        raise BadInput("by_row got no row: give one edit, or None, for each prompt")
+    for number, part in enumerate(listed):
+        if part is not None and not isinstance(part, SiteEditBase):
+            what = f"a {part.kind} edit" if isinstance(part, Edit) else type(part).__name__
+            raise NotSupported(f"row {number} of by_row is {what}: rows take site edits or None")
+        if part is not None and any(True for _ in rows_edits(part)):
+            raise NotSupported(f"row {number} of by_row is by row itself: a row belongs to one prompt")
+    return RowsEdit(listed)
+
+
+def rows_edits(edit: Edit) -> Iterator[RowsEdit]:
+    """The edits by row that an edit is made of."""
+    if isinstance(edit, RowsEdit):
+        yield edit
+        return
+    for part in getattr(edit, "parts", ()):
+        yield from rows_edits(part)
+
+
+# Positions -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RowPositions:
+    """A selection in the rows of one prompt alone."""
+
+    number: int
+    positions: Positions
+
+    def in_prompt(self, batch: Batch) -> Tensor:
+        """Which prompt tokens are selected: bool [example, token]."""
+        rows = [row for row, number in enumerate(batch.row_numbers) if number == self.number]
+        selected = torch.zeros_like(batch.mask)
+        if rows:
+            selected[rows] = self.positions.in_prompt(batch.only(rows))
+        return selected
+
+
+def selections(edit: SiteEditBase) -> list[Positions | RowPositions]:
+    """Where an edit acts: the positions of its leaves that have a strength, each in its own rows."""
+    if isinstance(edit, RowsEdit):
+        found = [(number, leaf) for number, part in edit.parts() for leaf in part.leaves()]
+        return [RowPositions(number, leaf.positions) for number, leaf in found if leaf.strength]
+    parts = getattr(edit, "parts", None)
+    if parts is None or getattr(edit, "strength", 1.0) == 0:
+        return [leaf.positions for leaf in edit.leaves() if leaf.strength]
+    return [positions for part in parts for positions in selections(part)]
+
+
+# Changes -------------------------------------------------------------------------------------------------------------
+
+
+class _RowsChange:
+    """Applies each row's change to its rows; rows that can be edited in one step are."""
+
+    def __init__(self, edit: RowsEdit, own: dict[int, Change]):
+        self._edit = edit
+        self._steps = _steps(edit, own)
+        # The rows of each step, for the prompts that came last: decode steps bring the same ones again and again.
+        self._last: tuple[tuple[int, ...], list[tuple[tuple[int, ...], Change]]] = ((), [])
+
+    def __call__(self, h: Tensor, places: Places) -> Tensor:
+        rows = _by_row(places)
+        self._check(h, rows)
+        new = h
+        for chosen, change in self._groups(rows.numbers):
+            part = rows.of_rows(chosen)
+            if len(chosen) == len(h):
+                new = change(h, part)
+            else:
+                index = torch.tensor(chosen, device=h.device)
+                before = h[index]
+                after = change(before, part)
+                if after is not before:
+                    new = h.clone() if new is h else new
+                    new[index] = after
+            rows.adopt(part, self._edit)
+        return new
+
+    def _groups(self, numbers: tuple[int, ...]) -> list[tuple[tuple[int, ...], Change]]:
+        known, groups = self._last
+        if known != numbers:
+            found = ((tuple(row for row, number in enumerate(numbers) if number in own), do) for own, do in self._steps)
+            groups = [(rows, do) for rows, do in found if rows]
+            self._last = (numbers, groups)
+        return groups
+
+    def _check(self, h: Tensor, places: RowPlaces) -> None:
+        count = len(self._edit.rows)
+        if count != places.prompts:
+            raise BadInput(
+                f"the edit by row has {_count(count, 'row')}, but {_count(places.prompts, 'prompt')} came: give one "
+                "edit, or None, for each prompt, in their order"
+            )
+        if h.shape[0] != len(places.numbers):
+            raise NotSupported(
+                f"an edit by row cannot act where prompts are no longer rows: the activation has {h.shape[0]} entries "
+                f"for {len(places.numbers)} rows"
+            )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _by_row(places: Any) -> RowPlaces:
+    if not hasattr(places, "of_rows"):
+        raise NotSupported("an edit by row needs the engine's own forward: use model.edited")
+    return places
+
+
+def _steps(edit: RowsEdit, own: dict[int, Change]) -> list[tuple[frozenset[int], Change]]:
+    """What to do one after the other: the numbers of some prompts and a change that is right for all of them."""
+    alike: dict[Any, dict[int, SiteEdit]] = {}
+    for number in own:
+        part = edit.rows[number]
+        key = _kind(part) if isinstance(part, SiteEdit) else None
+        if key is not None:
+            alike.setdefault(key, {})[number] = part  # type: ignore[assignment]
+    stacked = [leaves for leaves in alike.values() if len({id(leaf) for leaf in leaves.values()}) > 1]
+    steps: list[tuple[frozenset[int], Change]] = [(frozenset(leaves), _Stacked(leaves)) for leaves in stacked]
+    done = {number for leaves in stacked for number in leaves}
+    shared: dict[int, list[int]] = {}
+    for number, change in own.items():
+        if number not in done:
+            shared.setdefault(id(change), []).append(number)
+    return steps + [(frozenset(numbers), own[numbers[0]]) for numbers in shared.values()]
+
+
+def _kind(leaf: SiteEdit) -> Any:
+    """What leaves have in common that can be applied in one step; None where one cannot be."""
+    operator = leaf.operator
+    narrow = (leaf.features, leaf.heads, leaf.keys, leaf.experts)
+    if not operator.elementwise or operator.trained or operator.settings() or any(part is not None for part in narrow):
+        return None
+    shapes = tuple((name, tuple(value.shape), value.dtype) for name, value in operator.tensors().items())
+    return type(operator), leaf.positions.text, shapes
+
+
+class _Stacked:
+    """Leaves of one kind, each for its own prompt, in one step: their tensors and strengths become rows."""
+
+    def __init__(self, leaves: dict[int, SiteEdit]):
+        self._leaves = leaves
+        self.positions = next(iter(leaves.values())).positions
+        self._last: tuple[Any, Any, Tensor | None] = (None, None, None)
+
+    def __call__(self, h: Tensor, places: Any) -> Tensor:
+        chosen = places.select(self.positions)
+        if chosen is None:
+            return h
+        mask, index = chosen
+        operator, strength = self._at(places.numbers, h)
+        if strength is None:
+            new = operator(h, index)
+        else:
+            # A strength of 1 is the operator itself, as it is for a row alone.
+            new = torch.where(strength == 1, operator(h, index), h + strength * operator.change(h, index))
+        return new if mask is None else torch.where(mask.reshape(*mask.shape, *[1] * (h.dim() - mask.dim())), new, h)
+
+    def _at(self, numbers: tuple[int, ...], h: Tensor) -> tuple[Any, Tensor | None]:
+        """The operator with tensors of one row for each row of `h`, and strengths, None where all of them are 1."""
+        key = (numbers, h.device, h.dtype, h.dim())
+        last = self._last
+        if last[0] != key:
+            leaves = [self._leaves[number] for number in numbers]
+            names = leaves[0].operator.tensors()
+            stacks = {name: torch.stack([leaf.operator.tensors()[name] for leaf in leaves]) for name in names}
+            tensors = {name: _as_rows(stack, h) for name, stack in stacks.items()}
+            strengths = torch.tensor([leaf.strength for leaf in leaves], dtype=torch.float64)
+            scale = None if bool((strengths == 1).all()) else _as_rows(strengths, h)
+            last = self._last = (key, leaves[0].operator.with_tensors(tensors), scale)
+        return last[1], last[2]
+
+
+def _as_rows(rows: Tensor, h: Tensor) -> Tensor:
+    """Tensors of one row each, stacked, with axes of size 1 for what lies between row and width in `h`."""
+    rows = rows.to(h.device, h.dtype)
+    return rows.reshape(len(rows), *[1] * (h.dim() - rows.dim()), *rows.shape[1:])

@@ -1,0 +1,63 @@
+"""Statistics of a store, shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..engine.progress import Amount
+from ..errors import NotSupported
+from ..positions import Positions
+from .choice import Wanted
+from .feeding import Feeding
+from .statistics import Statistics
+
+if TYPE_CHECKING:
+    from ..store import Shard, Store
+
+# Rows that are read at once.
+_ROWS = 4096
+
+
+def of_store(
+    store: Store,
+    sites: str | Sequence[str] | None,
+    wanted: Sequence[Wanted],
+    cross: Sequence[tuple[str, str]],
+    positions: Positions | None,
+    mask: str,
+    tokens: int | None,
+) -> Statistics:
+    if positions is not None:
+        raise NotSupported("positions are selected when a store is harvested: op.harvest(..., positions=...)")
+    feeding = Feeding([store.site(address) for address in store.matching(sites)], wanted, cross)
+    known: dict[int, str] = {}
+    left = len(store) if tokens is None else min(tokens, len(store))
+    with Amount("measuring", left, f"{store.unit}s") as bar:
+        for shard in store.shards:
+            rows = min(left, shard.rows)
+            left -= rows
+            if rows:
+                _take_shard(shard, rows, feeding, mask, known, bar)
+    info = {
+        "model": store.origin["model"], "weights": store.recipe["model"], "data": [store.storage.where],
+        "unit": store.unit, "positions": store.recipe["positions"], "mask": mask,
+    }  # fmt: skip
+    return feeding.statistics(info, known)
+
+
+def _take_shard(shard: Shard, rows: int, feeding: Feeding, mask: str, known: dict[int, str], bar: Amount) -> None:
+    frame = shard.metadata()
+    where = np.stack([np.asarray(frame[name], np.int64) for name in ("document", "example", "position", "token_id")], 1)
+    keep = shard.mask if mask == "usual" else None
+    for first in range(0, rows, _ROWS):
+        stop = min(first + _ROWS, rows)
+        for address in feeding.addresses:
+            counts = None if keep is None else keep[first:stop]
+            feeding.take(address, shard.values(address, first, stop), counts, where[first:stop])
+        feeding.done()
+        bar.add(stop - first)
+    seen = frame[["token_id", "text"]].drop_duplicates("token_id")
+    known.update(zip(map(int, seen["token_id"]), map(str, seen["text"]), strict=True))
