@@ -18,6 +18,7 @@ BENCHMARKS = {
     "reading": ("reading", "measure_all"),
     "reading-one-layer": ("reading", "measure_one"),
     "generation": ("generation", "measure"),
+    "compile": ("compile_speed", "measure"),
     "sweep": ("sweeping", "measure"),
     "attribution": ("attribution", "measure"),
     "memory": ("memory", "measure"),

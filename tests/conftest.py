@@ -193,3 +193,12 @@ def block() -> Callable[[op.Model, int], nn.Module]:
         return module.transformer.h[layer] if hasattr(module, "transformer") else module.model.layers[layer]
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def no_gradients_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Models are shared by many tests: gradients that one of them left would be seen by the next."""
+    yield
+    for value in request.node.funcargs.values() if hasattr(request.node, "funcargs") else ():
+        if isinstance(value, op.Model):
+            value.module.zero_grad(set_to_none=True)

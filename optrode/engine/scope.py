@@ -94,7 +94,8 @@ def scoped() -> Iterator[Scope]:
     """A scope for the block that follows; everything it consists of has to be active by now."""
     scope = Scope()
     with sure(scope.end):
-        SCOPES.set((*SCOPES.get(), scope))
+        # Scopes that ended in another context are still named in this one.
+        SCOPES.set((*open_scopes(), scope))
         scope.hold()
         yield scope
 

@@ -178,7 +178,7 @@ def test_sampling_draws_for_rows_under_their_edits(make_model):
 @pytest.mark.parametrize("kind", ["adds", "strengths", "elementwise"])
 def test_one_step_for_all_rows_is_bit_for_bit_one_after_the_other(kind: str, llama: op.Model, monkeypatch):
     """Rows of one kind are stacked; taking them one by one gives the same bits."""
-    import optrode.edits.rows as rows_module
+    import optrode.edits.row_changes as rows_module
 
     edit = edits.by_row(rows_of(kind))
     with llama.edited(edit):
@@ -190,7 +190,7 @@ def test_one_step_for_all_rows_is_bit_for_bit_one_after_the_other(kind: str, lla
 
 
 def test_stacking_is_really_used(llama: op.Model, monkeypatch: pytest.MonkeyPatch):
-    import optrode.edits.rows as rows_module
+    import optrode.edits.row_changes as rows_module
 
     calls = []
     own = rows_module._Stacked.__call__

@@ -75,11 +75,18 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
 
 
+def _living(value: Any) -> Any:
+    """What counts: an entry that has ended may still be named in a context that it did not end in."""
+    if not isinstance(value, tuple):
+        return value
+    return tuple(entry for entry in value if not getattr(entry, "over", False))
+
+
 def left_behind(network: nn.Module, before: dict[str, Any]) -> list[str]:
     """What differs from the state before, in words."""
     gc.collect()
     found = difference(state(network), before)
-    found += [name for name, (variable, clean) in CONTEXT.items() if variable.get() != clean]
+    found += [name for name, (variable, clean) in CONTEXT.items() if _living(variable.get()) != clean]
     found += ["hooks in the set"] * len(HOOKS)
     found += [thread.name for thread in threading.enumerate() if thread.name == "optrode-stream"]
     return found

@@ -53,7 +53,7 @@ def test_rows_begin_at_their_own_block_and_column(model: op.Model, ran):
     assert {layer for layer, _, _ in patched} == {1, 2}, "a patched block does not run for its own patch"
     rows = {layer: sum(rows for own, rows, _ in patched if own == layer) for layer in (1, 2)}
     assert rows == {1: width - first, 2: 2 * (width - first)}, "one row for each patch that is under way"
-    assert found.notes["forwards_worth"] == pytest.approx(sum(r * c for _, r, c in patched) / (3 * width), abs=0.01)
+    assert found.notes["forwards_worth"] == pytest.approx(sum(r * c for _, r, c in ran) / (3 * width), abs=0.01)
 
 
 def test_inputs_that_are_equal_run_nothing_twice(model: op.Model, ran):

@@ -40,7 +40,7 @@ class Wanted:
 
 
 def bake(host: Host, edit: Edit) -> nn.Module:
-    """A network of the host's own class that has `edit` inside, to run, compile or export without optrode.
+    """A network of the host's own class that has `edit` inside, to run, compile or export without any hook.
 
     Its weights are the host's, in the same memory; the host is not touched. `network.explain()` says what was done
     where. A vector that is added everywhere becomes a bias of a layer where there is one behind the site, which costs

@@ -113,6 +113,8 @@ def _work(results: list[Result]) -> dict[str, Any]:
     """How much was done, and how much a loop of one forward for each patch would have done."""
     cells, computed = sum(result.cells for result in results), sum(result.computed for result in results)
     forwards = sum(result.tokens / result.whole for result in results if result.whole)
+    # Each base and each donor ran once.
+    forwards += sum(1 if result.donor is None else 2 for result in results)
     ways = list(dict.fromkeys(result.way for result in results if result.computed))
     whys = list(dict.fromkeys(result.why for result in results if result.why))
     return {

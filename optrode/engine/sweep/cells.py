@@ -19,7 +19,7 @@ from .examples import Example
 from .rows import Selection
 
 # Axes that stand for places in the input.
-PLACES = ("token", "patch")
+PLACES = ("token", "patch", "written")
 # Towers that read the tokens of the batch themselves.
 _READERS = ("", "encoder", "text")
 POSITION, EXAMPLE = "position", "example"

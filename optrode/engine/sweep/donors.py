@@ -12,6 +12,7 @@ from ...edits.operators import Operator
 from ...errors import BadInput, WrongShape
 from ...host import Host, SiteInfo
 from ..axes import axes_of
+from .cells import PLACES
 from .examples import Example, Target
 from .record import Recording, record
 
@@ -52,7 +53,7 @@ def means_of(host: Host, examples: Sequence[Example], sites: list[SiteInfo], tar
         values = record(host, example.base, sites, Target(target.site, None)).values
         for site in sites:
             value = values[site.address]
-            by_token = axes_of(site, value.dim() + 1)[1:2] in (("token",), ("patch",))
+            by_token = axes_of(site, value.dim() + 1)[1] in PLACES
             total = value.double().sum(0) if by_token else value.double()
             totals[site.address] = totals.get(site.address, torch.zeros_like(total)) + total
             counts[site.address] = counts.get(site.address, 0) + (value.shape[0] if by_token else 1)

@@ -137,15 +137,21 @@ def at_columns(batch: Batch, columns: list[int]) -> Batch:
 
 @dataclass(frozen=True)
 class Target:
-    """The activation that the metric looks at in one example, and at which columns (None: it has no tokens)."""
+    """The activation that the metric looks at in one example, and at which columns (None: at all places).
+
+    `last` takes the last of what a decoder was given, which is no column of the prompt.
+    """
 
     site: SiteInfo
     columns: list[int] | None
+    last: bool = False
 
     def of(self, value: Tensor, width: int | None) -> Tensor:
         """Its values at the columns as [row, position, ...], float32 or wider, from what a forward gave."""
         if self.columns is not None and value.shape[1] == width:
             value = value[:, self.columns]
+        if self.last:
+            value = value[:, -1:]
         if "token" not in self.site.port.axes:
             # Images have patches or pixels for positions; a vector is one position.
             value = value.flatten(1, -2) if value.dim() > 2 else value[:, None]
@@ -159,6 +165,10 @@ def target_of(host: Host, example: Example, metric: Metric) -> Target:
             f"{host.name} has no head, so it gives no logits: measure op.metrics.Distance or Projection at 'final'"
         )
     (site,) = host.match(metric.site)
+    if "written" in site.port.axes:
+        if metric.positions not in ("last_prompt", "all"):
+            raise BadInput(f"positions '{metric.positions}' are none of a decoder's: measure at last_prompt or all")
+        return Target(site, None, metric.positions == "last_prompt")
     if example.batch is None or "token" not in site.port.axes:
         return Target(site, None)
     chosen = Positions(metric.positions).in_prompt(example.batch)[0].nonzero().flatten().tolist()

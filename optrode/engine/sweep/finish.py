@@ -88,6 +88,9 @@ class Finish:
             ids = torch.tensor(self.only, device=head[1].weight.device)
             bias = head[1].bias
             value = functional.linear(value, head[1].weight[ids], None if bias is None else bias[ids])
+        elif self.only is not None:
+            # Another thread has hooked the head in the meantime, so that it ran whole.
+            value = value[..., self.only]
         return Target(self.target.site, whole.columns).of(value, example.width)
 
 

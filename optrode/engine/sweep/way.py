@@ -70,13 +70,13 @@ class Ground:
 
 def why_forwards(host: Host, sites: Sequence[SiteInfo], target: Target) -> str:
     """Why only whole forwards will do, whatever could be measured; empty where nothing speaks against the frontier."""
-    if not host.layers:
-        return "the network has no blocks that are known"
     if active_sessions():
         return "edits are active"
     outside = next((site.address for site in sites if site.layer is None or site.tower), None)
     if outside is not None:
         return f"{outside} lies outside of the network's own blocks"
+    if not host.layers:
+        return "the network has no blocks that are known"
     last = f"layers.{host.layers - 1}.out"
     if target.site.address != last and (target.site.rank is None or target.site.rank[0] < host.layers):
         return f"{target.site.address} comes before the end of the blocks"

@@ -298,6 +298,25 @@ def test_sites_outside_of_the_blocks(llama: op.Model, metric: LogitDifference):
     assert np.allclose(found.values.reshape(-1), first.values.reshape(-1), atol=2e-4)
 
 
+def test_an_encoder_and_decoder_as_a_whole():
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=99, decoder_start_token_id=0)
+    model = op.load(T5ForConditionalGeneration(config).eval())
+    base = {"input_ids": torch.tensor([[5, 6, 7, 8]]), "decoder_input_ids": torch.tensor([[0, 9, 10]])}
+    donor = {"input_ids": torch.tensor([[5, 6, 17, 8]]), "decoder_input_ids": torch.tensor([[0, 9, 11]])}
+    sizes = {"encoder.layers.*.out": 4, "decoder.layers.*.out": 3, "decoder.layers.*.cross.heads": 4}
+    for sites, size in sizes.items():
+        found = op.sweep(model, base, donor, sites, metric=LogitDifference(40, 50))
+        assert found.values.shape == (2, size) and "own blocks" in found.notes["why"]
+        site = sites.replace("*", "1")
+        value = model.read(donor, site)[site][0]
+        selection = (slice(None), 2) if "heads" in site else (2,)
+        logits = naive(model, base, value, site, selection, "logits")[-1]
+        assert found.values[1, 2] == pytest.approx(float(logits[40] - logits[50]), abs=1e-5), sites
+
+
 def test_nothing_is_left_behind_and_threads_do_not_meet(llama: op.Model, metric: LogitDifference):
     batch = llama.encode(BASE, **RAW)
     own = llama.read(batch, "logits")["logits"]
