@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-slow lint docs studies fetch clean
+.PHONY: demo test test-slow lint docs studies bench catalogue fetch clean
 
 # The environment is made anew when what it is made from has changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -41,5 +41,23 @@ docs: $(VENV)/.installed
 studies: fetch
 	for study in $$($(VENV)/bin/optrode study); do $(VENV)/bin/optrode study $$study || exit 1; done
 
+# Speed beside the peers, which have an environment of their own. Run it on a quiet machine; it takes half an hour.
+BENCH := .bench
+$(BENCH)/.installed: pyproject.toml constraints.txt bench/requirements.txt
+	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH) || \
+	  ($(PYTHON) -m venv --without-pip $(BENCH) && $(PYTHON) -m pip --python $(BENCH)/bin/python install --quiet pip)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r bench/requirements.txt
+	@touch $@
+
+bench: fetch $(BENCH)/.installed
+	$(BENCH)/bin/python -m bench
+	$(RUN) tools/performance.py
+
+# The index of systems and their pages, from what there is.
+catalogue: $(VENV)/.installed
+	$(RUN) tools/catalogue.py
+	$(RUN) tools/gallery.py
+
 clean:
-	rm -rf $(VENV) build dist site out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist site out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,6 +22,9 @@ BENCHMARKS = {
     "sweep": ("sweeping", "measure"),
     "attribution": ("attribution", "measure"),
     "memory": ("memory", "measure"),
+    "harvest": ("harvest", "measure"),
+    "shuffled": ("harvest", "measure_shuffled"),
+    "statistics": ("stats", "measure"),
 }
 
 

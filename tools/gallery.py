@@ -6,6 +6,7 @@ whose list of pitfalls is kept in docs/data/pitfalls.json.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -102,13 +103,21 @@ def page(system: System, pitfalls: list[str]) -> str:
     lines += [f"**What it is for.** {_safe(_sentence(system.job))}", "", f"**Status.** {status(system)}", ""]
     if system.entry_points:
         shown = ", ".join(f"`{name}`" for name in system.entry_points)
-        lines += ["## How to call it", "", f"{shown}", "", f"::: {system.entry_points[0]}", ""]
+        lines += ["## How to call it", "", f"{shown}", ""]
+        for name in system.entry_points:
+            lines += [f"::: {defined_at(name)}", ""]
     result = RESULTS / f"{system.id}.json"
     if result.exists():
         lines += study(system, json.loads(result.read_text(encoding="utf-8")))
     if pitfalls:
         lines += ["## Pitfalls", ""] + [f"- {_safe(item)}" for item in pitfalls]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def defined_at(entry_point: str) -> str:
+    """The full name of a class that is reached by a shorter one: where its documentation is."""
+    package, _, name = entry_point.rpartition(".")
+    return f"{getattr(importlib.import_module(package), name).__module__}.{name}"
 
 
 def status(system: System) -> str:

@@ -81,12 +81,7 @@ class _One:
         units = np.flatnonzero(larger | equal)
         if not len(units):
             return
-        some = sign * rows.values[:, torch.from_numpy(units)]
-        found = (some == torch.from_numpy(largest[units])).nonzero().numpy()
-        row, column = found[:, 0], found[:, 1]
-        order = np.lexsort((*sort_keys(rows.where[row]), column))
-        _, firsts = np.unique(column[order], return_index=True)
-        chosen = row[order][firsts]
+        chosen = _rows_of(rows, units, sign * largest[units])
         self.take(units, largest[units], rows.where[chosen], np.ones(len(units), bool))
 
     def take(self, units: np.ndarray, values: np.ndarray, where: np.ndarray, known: np.ndarray) -> None:
@@ -94,6 +89,29 @@ class _One:
         better = known & (~self.known[units] | (values > own) | ((values == own) & earlier(where, self.where[units])))
         chosen = units[better]
         self.value[chosen], self.where[chosen], self.known[chosen] = values[better], where[better], True
+
+
+def _rows_of(rows: Rows, units: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The row at which each unit has a value that it is known to have; the first in order where there are several."""
+    every = len(units) == rows.units
+    some = rows if every else Rows(rows.values[:, torch.from_numpy(units)])
+    target, done = torch.from_numpy(values), 0
+    count, place = torch.zeros(len(units), dtype=torch.float64), torch.zeros(len(units), dtype=torch.float64)
+    for block in some.blocks():
+        # Comparisons into float32, and sums of what they give, are far faster than looking for what is true.
+        hits = torch.eq(block, target, out=torch.empty_like(block))
+        count += hits.sum(0)
+        place += torch.arange(done, done + len(block), dtype=torch.float32) @ hits
+        done += len(block)
+    found = place.long().numpy()
+    ties = np.flatnonzero(count.numpy() > 1)
+    if len(ties):
+        hits = some.values[:, torch.from_numpy(ties)] == target[torch.from_numpy(ties)]
+        row, column = hits.nonzero().numpy().T
+        order = np.lexsort((*sort_keys(rows.where[row]), column))
+        _, firsts = np.unique(column[order], return_index=True)
+        found[ties] = row[order][firsts]
+    return found
 
 
 # Of equal values the one with the least of these stands: example, position, then what tells the rest apart.
