@@ -97,6 +97,11 @@ class Host:
         return base if isinstance(base, nn.Module) else self.module
 
     @property
+    def entrance(self) -> nn.Module:
+        """The module whose call begins a forward, with a head and without."""
+        return self.base.get_submodule(self.layout.entry) if self.layout and self.layout.entry else self.base
+
+    @property
     def base_path(self) -> str:
         return next((name for name, module in self.module.named_modules() if module is self.base), "")
 

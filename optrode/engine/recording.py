@@ -52,7 +52,7 @@ class _RecordingSession(Session):
 
     def begin_forward(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         super().begin_forward(module, args, kwargs)
-        if module is self.host.base and self.counting:
+        if module is self.host.entrance and self.counting:
             self.recording.forwards += 1
             for table in (self.recording.values_by_site, self.recording.axes, self.recording.sources):
                 table.clear()

@@ -72,7 +72,7 @@ def run(
         try:
             if tower:
                 for session in active_sessions():
-                    session.begin_forward(host.base, (), arguments)
+                    session.begin_forward(host.entrance, (), arguments)
             if isinstance(inputs, Tensor) and not hasattr(host.config, "model_type"):
                 return module(inputs.to(host.device))
             return module(**arguments)

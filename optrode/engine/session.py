@@ -87,7 +87,7 @@ class Session:
         return self.host.submodule(site.module), site.port.side
 
     def points(self) -> list[Point]:
-        entry = [(self.host.base, "in")]
+        entry = [(self.host.entrance, "in")]
         if self._in_towers:
             entry += [(tower.module, "in") for tower in self.host.tower_hosts.values()]
         noted = [(block, "in") for block in self.residuals]
@@ -143,7 +143,7 @@ class Session:
     # Running -------------------------------------------------------------------------------------------------------
 
     def begin_forward(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if module is not self.host.base:
+        if module is not self.host.entrance:
             self._begin_tower(module, args, kwargs)
             return
         running = self._running

@@ -102,7 +102,8 @@ class Equation:
 class Layout:
     """The map of one architecture.
 
-    `blocks` is the path of the list of blocks below the base model. Dictionaries are in order of execution: the
+    `blocks` is the path of the list of blocks below the base model; `entry` that of the module whose call begins a
+    forward, where the whole model does not call the base model but goes straight to a part of it. Dictionaries are in order of execution: the
     engine stops after the last port that a read needs. `outer_before` and `outer_after` are relative to the base
     model, `head` (path and text) to the whole model; a head with the path "" is the whole model's own output, for
     logits that are scaled or capped outside of any module. `key_heads` is the number of key heads or the entry of the
@@ -126,6 +127,7 @@ class Layout:
     kinds: dict[str, dict[str, Port]] = field(default_factory=dict)
     when: dict[str, Any] = field(default_factory=dict)
     variants: tuple[Layout, ...] = ()
+    entry: str = ""
 
     def ports_of(self, block: Any) -> dict[str, Port]:
         """The ports of one block: those of its kind."""

@@ -21,6 +21,8 @@ NORM_BEFORE = Layout(
     model_types=("opt",),
     when={"do_layer_norm_before": True},
     blocks="decoder.layers",
+    # With a head, transformers calls the decoder itself.
+    entry="decoder",
     ports={
         "in": Port("", "in", "stream before the block"),
         "attn.in": Port("self_attn_layer_norm", "out", "norm(in): what attention reads"),

@@ -1,18 +1,14 @@
-"""One HTML page from one result: what the template shows, the charts, and a policy that runs our own scripts only."""
+"""One HTML page from one result: what the template shows, and the charts."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from optrode.report import charts, theme
 from optrode.report.foreign import harmless
+from optrode.report.html import render_page
 from optrode.report.result import (
-    as_json,
     budget,
     checked,
     interval,
@@ -39,28 +35,8 @@ KINDS = {"control": "control", "baseline": "baseline", "unsteered": "reference"}
 
 def render(result: dict[str, Any]) -> str:
     """The whole page as text. Raises `BadInput` when `result` is no comparison result or is not plain data."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     checked(result)
-    folder = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    specs = {name: spec for name, draw in CHARTS.items() if (spec := _spec(draw(result)))}
-    scripts = [_chart_library(), (folder / "report.js").read_text(encoding="utf-8")] if specs else []
-    return environment.get_template("report.html.j2").render(
-        **view(result),
-        charts={name: Markup(spec) for name, spec in specs.items()},
-        policy=_policy(scripts),
-        style=Markup((folder / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(script) for script in scripts],
-        result_json=Markup(_script_safe(as_json(result))),
-    )
+    return render_page("report.html.j2", view(result), {name: draw(result) for name, draw in CHARTS.items()}, result)
 
 
 def view(result: dict[str, Any]) -> dict[str, Any]:
@@ -233,39 +209,3 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def _flat_value(value: Any) -> str:
     return NOT_MEASURED if value is None else harmless(value)
-
-
-def _spec(chart: Any) -> str | None:
-    # Checking a chart against the schema takes longer than all the rest; the tests do it, on the same charts.
-    return None if chart is None else _script_safe(as_json(chart.to_dict(validate=False)))
-
-
-def _script_safe(text: str) -> str:
-    """JSON that cannot end or comment out the script block it stands in; it parses to the same value."""
-    return text.replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-@lru_cache(maxsize=1)
-def _chart_library() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, of the version that Altair writes for (0.9 MB, about a second)."""
-    import altair
-    import vl_convert
-
-    major_minor = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=major_minor)
-    # The hash in the policy is taken over the text as a browser reads it, which has no carriage returns.
-    return bundle.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _policy(scripts: list[str]) -> str:
-    """No network at all, and only the scripts written here, by hash.
-
-    Vega's expression interpreter stands in for generated code, so `unsafe-eval` is not needed; its SVG needs inline
-    styles.
-    """
-    hashes = [base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii") for script in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )

@@ -100,8 +100,9 @@ def _rows_of(rows: Rows, units: np.ndarray, values: np.ndarray) -> np.ndarray:
     for block in some.blocks():
         # Comparisons into float32, and sums of what they give, are far faster than looking for what is true.
         hits = torch.eq(block, target, out=torch.empty_like(block))
-        count += hits.sum(0)
-        place += torch.arange(done, done + len(block), dtype=torch.float32) @ hits
+        found_here = hits.sum(0)
+        count += found_here
+        place += torch.arange(len(block), dtype=torch.float32) @ hits + done * found_here.double()
         done += len(block)
     found = place.long().numpy()
     ties = np.flatnonzero(count.numpy() > 1)

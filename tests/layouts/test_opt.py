@@ -64,3 +64,18 @@ class TestOPTNormAfter(TestOPT):
         mid = at("mid", layer_norm(h + part, block.self_attn_layer_norm, 1e-5))
         part = at("mlp.out", self.mlp_part(block, mid, at))
         return at("out", layer_norm(mid + part, block.final_layer_norm, 1e-5))
+
+
+def test_a_read_with_logits_knows_roles_rows_and_layers(tokenizer: Any) -> None:
+    """With a head, transformers calls the decoder and not the base model: a forward begins there."""
+    network = TestOPT().network()
+    network.resize_token_embeddings(len(tokenizer))
+    model = optrode.load(network.eval(), tokenizer=tokenizer)
+    prompts = ["The cat", "Paris is the capital of France"]
+    alone = model.read(prompts, "layers.1.mlp.up", positions="last_prompt")
+    both = model.read(prompts, ["layers.1.mlp.up", "logits"], positions="last_prompt")
+    assert both.layers_run == 3
+    torch.testing.assert_close(both["layers.1.mlp.up"], alone["layers.1.mlp.up"])
+    with model.edited(optrode.edits.zero_ablate("layers.1.out", "generated")) as receipt:
+        model.generate(prompts, max_new_tokens=3, min_new_tokens=3)
+    assert receipt.sites["layers.1.out"].decode_calls == 2 and receipt.forwards == 3
