@@ -57,11 +57,11 @@ def register(app: typer.Typer) -> None:
         Example: [bold]optrode read smollm2-135m "The film was" --sites layers.15.out --positions last_prompt[/]
         """
         if to is not None:
-            if plan or budget is not None or reduce is not None:
-                raise BadInput("--plan, --budget and --reduce are for reads into memory: leave them out with --to")
-            from .harvesting import harvest
+            if budget is not None or reduce is not None:
+                raise BadInput("--budget and --reduce are for reads into memory: leave them out with --to")
+            from .harvesting import harvest, planned
 
-            harvest(
+            (planned if plan else harvest)(
                 model, prompts, file, to, sites, as_json, dtype=dtype, tokens=tokens, positions=positions,
                 context=context, template=common.template(raw), system=system, column=column, shard_rows=shard_rows,
             )  # fmt: skip
@@ -72,8 +72,8 @@ def register(app: typer.Typer) -> None:
         asked = common.gather_inputs(host, prompts, file)
         options = {"positions": positions, "reduce": reduce, "budget": budget}
         if plan:
-            planned = host.plan(asked, sites, **options, template=common.template(raw), system=system)
-            common.print_json(planned.as_dict()) if as_json else common.console().print(planned)
+            found = host.plan(asked, sites, **options, template=common.template(raw), system=system)
+            common.print_json(found.as_dict()) if as_json else common.console().print(found)
             return
         acts = host.read(asked, sites, **options, template=common.template(raw), system=system)
         if out is not None:

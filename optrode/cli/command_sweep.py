@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
         metric: str | None = typer.Option(None, help="probability, log-probability or kl instead of logits."),
         to: Path | None = typer.Option(None, "--to", help="Save to .html, .png, .svg, .json, .npz or .csv."),
         top: int = typer.Option(10, help="How many cells to print."),
+        plan: bool = typer.Option(False, "--plan", help="Run base and donor only: print how much there is to do."),
         system: str | None = common.System,
         raw: bool = common.Raw,
         as_json: bool = common.Json,
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
         Example: [bold]optrode sweep smollm2-135m --raw --base "Mary and John went out. John gave a drink to"
         --donor "Mary and John went out. Mary gave a drink to" --answer " Mary" --against " John"[/]
         """
+        from ..engine.sweep import plan_sweep
         from ..engine.sweep import sweep as run
 
         measured = metric_of(metric, answer, against)
@@ -53,10 +55,15 @@ def register(app: typer.Typer) -> None:
             check_ending(to)
         host = common.load_model(model)
         given: Any = donor[0] if len(donor) == 1 and donor[0] in ("zero", "mean") else donor
-        found = run(
-            host, base, given, sites, metric=measured, each=each or None, positions=positions,
-            template=common.template(raw), system=system,
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "metric": measured, "each": each or None, "positions": positions, "template": common.template(raw),
+            "system": system,
+        }  # fmt: skip
+        if plan:
+            planned = plan_sweep(host, base, given, sites, **options)
+            common.print_json(planned.as_dict()) if as_json else common.console().print(planned)
+            return
+        found = run(host, base, given, sites, **options)
         if to is not None:
             found.save(to)
         if as_json:

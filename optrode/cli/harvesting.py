@@ -20,16 +20,32 @@ def harvest(
     """Harvest, print what there is now, and say how to go on where it was stopped."""
     from ..store import harvest as run
 
-    given = [*(data or []), *([str(file)] if file is not None else [])]
-    if len(given) != 1:
-        raise BadInput("--to takes one file or folder of data: optrode read MODEL DATA --to DIR")
+    given = _one(data, file)
     host = common.load_model(model)
     try:
-        store = run(host, given[0], sites, to=to, **options)
+        store = run(host, given, sites, to=to, **options)
     except KeyboardInterrupt as stop:
         common.note(f"optrode: stopped: {stop}")
         raise typer.Exit(130) from stop
     show(store, as_json)
+
+
+def planned(
+    model: str, data: list[str] | None, file: Path | None, to: str, sites: list[str], as_json: bool, **options: Any
+) -> None:
+    """Print what that harvest would do, and stop."""
+    from ..store import plan_harvest
+
+    given = _one(data, file)
+    plan = plan_harvest(common.load_model(model), given, sites, to=to, **options)
+    common.print_json(plan.as_dict()) if as_json else common.console().print(plan)
+
+
+def _one(data: list[str] | None, file: Path | None) -> str:
+    given = [*(data or []), *([str(file)] if file is not None else [])]
+    if len(given) != 1:
+        raise BadInput("--to takes one file or folder of data: optrode read MODEL DATA --to DIR")
+    return given[0]
 
 
 def show(store: Store, as_json: bool) -> None:
@@ -45,9 +61,16 @@ def says(store: Store) -> str:
     size, files = store.nbytes / 2**20, len(store.shards)
     state = "" if store.complete else "; not complete: the same optrode read goes on"
     return (
-        f"{len(store):,} {store.unit}s of {store.origin['model']} in {files} shards, {size:,.1f} MiB, "
+        f"{counted(len(store), store.unit)} of {store.origin['model']} in {counted(files, 'shard')}, {size:,.1f} MiB, "
         f"kept as {store.recipe['dtype']}{state}"
     )
+
+
+def counted(count: int, what: str) -> str:
+    """`1 shard`, `2 shards`, `2 patches`."""
+    from ..stats.rows import in_words
+
+    return in_words(count, what)
 
 
 def info(store: Store) -> dict[str, Any]:

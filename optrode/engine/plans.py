@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from .budget import FITS, REFUSED, SPILL
 from .results import Kept
-from .sizes import bytes_text
+from .sizes import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,7 +77,7 @@ class Plan:
                 "in all",
                 f"about {bytes_text(self.memory)} in memory{on_disk}",
             ),
-            ("takes", about if self.seconds is None else f"about {_seconds_text(self.seconds)} ({self.basis})"),
+            ("takes", about if self.seconds is None else f"about {seconds_text(self.seconds)} ({self.basis})"),
             *([("budget", self._budget_text())] if self.budget is not None else []),
         ]
 
@@ -125,16 +124,9 @@ class Plan:
         return table
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.rows())
-        sites = "".join(
-            f"<tr><td>{escape(site.site)}</td><td>{escape(_shape(site))}</td><td>{bytes_text(site.nbytes)}</td></tr>"
-            for site in self.sites
-        )
-        head = "<tr><th>site</th><th>shape</th><th>bytes</th></tr>"
-        return (
-            f"<table><caption>Plan of a read of {escape(self.model)}</caption>{lines}</table>"
-            f"<details><summary>{len(self.sites)} sites</summary><table>{head}{sites}</table></details>"
-        )
+        from ..notebook.plans import read_plan
+
+        return read_plan(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -150,12 +142,6 @@ class Plan:
         }  # fmt: skip
         plain = {name: getattr(self, name) for name in names}
         return {**plain, "forwards": [list(size) for size in self.forwards], "sites": sites}
-
-
-def _seconds_text(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _shape(site: Kept) -> str:

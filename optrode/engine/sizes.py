@@ -1,4 +1,4 @@
-"""Bytes as people write and read them."""
+"""Bytes and seconds as people write and read them."""
 
 from __future__ import annotations
 
@@ -32,3 +32,14 @@ def bytes_text(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{int(count)} B"
+
+
+def seconds_text(seconds: float) -> str:
+    """A short text of a time.
+
+    >>> seconds_text(3.14159), seconds_text(600), seconds_text(7200)
+    ('3.1 s', '10 min', '2.0 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

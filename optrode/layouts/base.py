@@ -103,11 +103,11 @@ class Layout:
     """The map of one architecture.
 
     `blocks` is the path of the list of blocks below the base model; `entry` that of the module whose call begins a
-    forward, where the whole model does not call the base model but goes straight to a part of it. Dictionaries are in order of execution: the
-    engine stops after the last port that a read needs. `outer_before` and `outer_after` are relative to the base
-    model, `head` (path and text) to the whole model; a head with the path "" is the whole model's own output, for
-    logits that are scaled or capped outside of any module. `key_heads` is the number of key heads or the entry of the
-    config that holds it.
+    forward, where the whole model does not call the base model but goes straight to a part of it. Dictionaries are in
+    order of execution: the engine stops after the last port that a read needs. `outer_before` and `outer_after` are
+    relative to the base model, `head` (path and text) to the whole model; a head with the path "" is the whole
+    model's own output, for logits that are scaled or capped outside of any module. `key_heads` is the number of key
+    heads or the entry of the config that holds it.
     `kinds` gives the blocks that have a certain module their own ports, for networks whose blocks are of several
     kinds; `ports` then names the sites of all of them. `when` names values that the config must have; `variants` are
     tried where it has others. A network that neither fits has no layout, which is better than a wrong one.

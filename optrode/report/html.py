@@ -14,7 +14,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render_page(template: str, view: dict[str, Any], charts: dict[str, Any], result: dict[str, Any]) -> str:
-    """A template of ours with plain strings, which it escapes, and the charts there are; `result` goes along as JSON."""
+    """A template of ours with plain strings, which it escapes, and charts; `result` goes along as JSON."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 

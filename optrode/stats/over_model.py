@@ -12,19 +12,18 @@ from torch import Tensor
 
 from ..engine.edited import PREFIXES
 from ..engine.progress import Amount
-from ..engine.request import Request
 from ..engine.trial import in_eval_mode
 from ..errors import BadInput, NotSupported
 from ..host import Host
 from ..positions import Positions
-from ..store.documents import Documents, documents_of
+from ..store.documents import documents_of
 from ..store.examples import Cursor, Example, TextSettings
-from ..store.feeds import Feed, PictureFeed, TextFeed
-from ..store.harvest import _are_ids, _context
+from ..store.feeds import Feed
 from ..store.planning import Coming, ShardPlan, next_shard
+from ..store.prepare import context_of, feed_of
 from .choice import Wanted
 from .feeding import Feeding
-from .rows import WHERE
+from .rows import WHERE, several
 from .statistics import Statistics
 from .token_mask import sink_mask
 
@@ -52,13 +51,14 @@ def of_model(
     if tokens is not None and tokens < 1:
         raise BadInput(f"tokens must be at least 1, not {tokens}")
     documents = documents_of(data, column)
-    feed = _feed(host, documents, sites, positions, TextSettings(_context(host, context), template, system, positions))
+    settings = TextSettings(context_of(host, context), template, system, positions)
+    feed = feed_of(host, documents, sites, positions, settings)
     with in_eval_mode(host.module):
         stored = feed.trial("own")
         feeding = Feeding(stored, wanted, cross)
         vectors = {site.address for site in stored if site.axes == ("feature",)}
         known: dict[int, str] = {}
-        with Amount("measuring", tokens, f"{feed.unit}s") as bar:
+        with Amount("measuring", tokens, several(feed.unit)) as bar:
             for plan, first in _plans(feed, tokens, tokens_per_forward):
                 for numbers in plan.forwards:
                     forward = _Forward(feed, plan, numbers, first)
@@ -70,17 +70,6 @@ def of_model(
         "unit": feed.unit, "positions": str(positions) if positions else None, "mask": mask,
     }  # fmt: skip
     return feeding.statistics(info, known)
-
-
-def _feed(
-    host: Host, documents: Documents, sites: str | Sequence[str], positions: Positions | None, settings: TextSettings
-) -> Feed:
-    request = Request(host.match(sites), None)
-    if documents.pictures:
-        return PictureFeed(host, documents, Request(request.sites, positions))
-    if host.tokenizer is None and not _are_ids(documents):
-        raise NotSupported(f"{host.name} has no tokenizer: give lists of token ids as data")
-    return TextFeed(host, documents, request, settings)
 
 
 def _refuse_prefixes(host: Host) -> None:

@@ -8,7 +8,8 @@ does not exist, so that a killed harvest leaves whole shards only and goes on wi
 from .harvest import harvest
 from .opened import Store
 from .opened import open_store as open
+from .plan import HarvestPlan, plan_harvest
 from .shards import Shard
 from .verify import Fault
 
-__all__ = ["Fault", "Shard", "Store", "harvest", "open"]
+__all__ = ["Fault", "HarvestPlan", "Shard", "Store", "harvest", "open", "plan_harvest"]

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import warnings
 from os import PathLike
-from typing import Any
 
 import torch
 
 from ..engine.hooks import active_sessions
-from ..engine.request import Request
 from ..errors import BadInput, NoSpace, NotSupported
 from ..host import Host
 from ..positions import Positions
-from .documents import Data, Documents, documents_of
-from .examples import TextSettings
-from .feeds import Feed, PictureFeed, TextFeed
-from .layout import StoredSite
+from .documents import Data
+from .feeds import Feed
 from .opened import Store, open_store
-from .precision import policy_of
-from .recipe import Recipe, data_entry, made_with, model_entry, settle, start_tokens
+from .prepare import TOKENS_PER_FORWARD, prepare
+from .recipe import Recipe, settle
 from .run import HarvestRun
 from .storage import Storage, storage_at
-
-# A shard's values take about this much, in memory while it is made and on disk.
-SHARD_BYTES = 256 * 2**20
-CONTEXT = 1024
-TOKENS_PER_FORWARD = 2048
 
 
 def harvest(
@@ -75,37 +66,12 @@ def harvest(
     (4, torch.Size([2, 8]))
     """
     _refuse_edits()
-    if tokens is not None and tokens < 1:
-        raise BadInput(f"tokens must be at least 1, not {tokens}")
-    storage, documents, policy = storage_at(to), documents_of(data, column), policy_of(dtype)
-    chosen = Positions(positions) if isinstance(positions, str) else positions
-    request = Request(model.match(sites), None)
-    length = _context(model, context)
-    feed: Feed
-    if documents.pictures:
-        feed = PictureFeed(model, documents, Request(request.sites, chosen))
-    else:
-        if model.tokenizer is None and not _are_ids(documents):
-            raise NotSupported(f"{model.name} has no tokenizer: give lists of token ids as data")
-        feed = TextFeed(model, documents, request, TextSettings(length, template, system, chosen))
-    stored = feed.trial(policy)
-    entries: dict[str, Any] = {
-        "model": model_entry(model),
-        "data": data_entry(documents),
-        "sites": [site.as_json() for site in stored],
-        "unit": feed.unit,
-        "dtype": policy,
-        "positions": str(chosen) if chosen is not None else None,
-        "tokens": tokens,
-        "context": length,
-        "template": template,
-        "system": system,
-        "start_token": start_tokens(model),
-        "shard_rows": shard_rows or _shard_rows(stored, tokens_per_forward),
-        "tokens_per_forward": tokens_per_forward,
-    }
-    origin = {"model": model.name, "data": documents.name or None, "column": column}
-    _write(model, storage, Recipe(entries, origin, made_with()), feed)
+    storage = storage_at(to)
+    prepared = prepare(
+        model, data, sites, dtype=dtype, tokens=tokens, positions=positions, context=context, template=template,
+        system=system, column=column, shard_rows=shard_rows, tokens_per_forward=tokens_per_forward,
+    )  # fmt: skip
+    _write(model, storage, prepared.recipe, prepared.feed)
     store = open_store(to)
     if tokens is not None and len(store) < tokens:
         warnings.warn(f"the data has {len(store)} rows, fewer than the {tokens} that were asked for", stacklevel=2)
@@ -130,11 +96,6 @@ def _refuse_edits() -> None:
         raise NotSupported("a store would not know of an edit that is active: leave the block, or bake the edit first")
 
 
-def _are_ids(documents: Documents) -> bool:
-    first = next(documents.starting(0), None)
-    return first is not None and isinstance(first.content, list) and isinstance(first.content[0], int)
-
-
 def _refuse_foreign(storage: Storage) -> None:
     """A folder of other files is no place for a store."""
     own = ("store.json", "index.json", "writer.lock", "writer.json")
@@ -142,22 +103,3 @@ def _refuse_foreign(storage: Storage) -> None:
     others = sorted(n for n in names if n not in own and not n.startswith((".", "shard-")))
     if "store.json" not in names and (others or any(name.startswith("shard-") for name in names)):
         raise BadInput(f"'{storage.where}' holds other files ({(others or sorted(names))[0]}): name an empty folder")
-
-
-def _context(model: Host, context: int | None) -> int:
-    """Tokens of an example: what was asked for, or a usual number, within what the network can take."""
-    limit = model.entry("max_position_embeddings") or model.entry("n_positions")
-    # Tokenizers may know better: positions of RoBERTa begin after that of the padding token.
-    own = getattr(model.tokenizer, "model_max_length", None)
-    most = min([n for n in (limit, own) if isinstance(n, int) and n > 0] or [CONTEXT])
-    if context is None:
-        return min(CONTEXT, most)
-    if not 1 <= context <= most:
-        raise BadInput(f"a context of {context} tokens is not possible: {model.name} takes 1 to {most}")
-    return context
-
-
-def _shard_rows(sites: list[StoredSite], tokens_per_forward: int) -> int:
-    """About `SHARD_BYTES` of rows, full forwards of them where that is possible."""
-    rows = max(1, SHARD_BYTES // sum(site.row_bytes for site in sites))
-    return min(2**20, rows - rows % tokens_per_forward if rows > tokens_per_forward else rows)

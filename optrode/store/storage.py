@@ -154,7 +154,8 @@ class LocalFolder(Storage):
                 os.close(folder)
 
     def free(self) -> int:
-        return shutil.disk_usage(self.path).free
+        there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        return shutil.disk_usage(there).free
 
     def lock(self) -> AbstractContextManager[Any]:
         return LocalLock(self.where, self.path)

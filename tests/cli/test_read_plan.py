@@ -48,5 +48,5 @@ def test_a_reduction_keeps_one_vector_a_prompt(tiny: op.Model, capsys) -> None:
 
 
 def test_a_harvest_takes_none_of_them(tiny: op.Model, capsys, tmp_path: Path) -> None:
-    assert run(["read", "tiny", "data.txt", "--to", str(tmp_path / "store"), "--plan"]) == 1
+    assert run(["read", "tiny", "data.txt", "--to", str(tmp_path / "store"), "--budget", "1GB"]) == 1
     assert "--to" in capsys.readouterr().err and not (tmp_path / "store").exists()

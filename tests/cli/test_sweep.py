@@ -58,3 +58,11 @@ def test_wrong_options_get_one_line(options: list[str], says: str, capsys: pytes
     assert run(["sweep", "tiny", *PAIR, *options]) == 1
     err = capsys.readouterr().err.strip().splitlines()
     assert len(err) == 1 and err[0].startswith("optrode: ") and says in err[0]
+
+
+def test_a_plan(capsys: pytest.CaptureFixture[str]):
+    command = ["sweep", "tiny", *PAIR, "--answer", "a", "--plan"]
+    assert run(command) == 0
+    assert "plan of a sweep" in capsys.readouterr().out
+    assert run([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["patches"] > 0

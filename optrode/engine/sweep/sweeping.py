@@ -18,9 +18,9 @@ from ..policies import refuse_policy
 from ..progress import track
 from ..twin import uncompiled
 from .assemble import Result, assembled, position_names, token_labels
-from .cells import EXAMPLE, cells_of, default_each, grid_of, selected_columns
+from .cells import EXAMPLE, Cell, Grid, cells_of, default_each, grid_of, selected_columns
 from .donors import means_of, put_in_place
-from .examples import Example, pairs, reference_of, target_of
+from .examples import Example, Target, pairs, reference_of, target_of
 from .finish import plain_head
 from .record import Recording, record
 from .way import FORWARDS, Ground, record_base, results, way_for, why_forwards
@@ -64,17 +64,8 @@ def sweep(
 
     Raises `BadInput` where lengths or axes do not fit, `UnknownSite`, `NotSupported`.
     """
-    # Hooks in a compiled network would be ignored: what is swept is the network under it, with the same weights.
-    host = uncompiled(host)
-    refuse_policy(host, "a sweep")
-    found = host.match(sites)
-    for site in found:
-        if site.port.read_only:
-            raise NotSupported(f"{site.address} cannot be patched: {site.port.read_only}")
-    metric = metric if isinstance(metric, Metric) else Custom(metric)
-    apart = _each(host, found, each)
-    examples = pairs(host, base, donor, template, system)
-    job = _Sweep(host, found, donor, metric, apart, positions, tokens_per_forward, examples)
+    job = job_of(host, base, donor, sites, metric, each, positions, template, system, tokens_per_forward)
+    host, examples = job.host, job.examples
     parts = [job.of(example) for example in (track(examples, "sweeping") if len(examples) > 1 else examples)]
     texts = token_labels(host, examples[0]) if len(examples) == 1 else ([], [])
     notes = {
@@ -85,7 +76,33 @@ def sweep(
         "donor_tokens": texts[1],
         "model": host.name,
     }
-    return assembled(host, parts, apart, metric.unit or "value of the metric", notes)
+    return assembled(host, parts, job.each, job.metric.unit or "value of the metric", notes)
+
+
+def job_of(
+    host: Host,
+    base: Any,
+    donor: Any,
+    sites: str | Sequence[str],
+    metric: Metric | Callable[[Tensor], Tensor],
+    each: str | Sequence[str] | None,
+    positions: str | Positions,
+    template: str | None,
+    system: str | None,
+    tokens_per_forward: int,
+) -> Sweep:
+    """What the arguments of `sweep` mean, checked; nothing runs."""
+    # Hooks in a compiled network would be ignored: what is swept is the network under it, with the same weights.
+    host = uncompiled(host)
+    refuse_policy(host, "a sweep")
+    found = host.match(sites)
+    for site in found:
+        if site.port.read_only:
+            raise NotSupported(f"{site.address} cannot be patched: {site.port.read_only}")
+    metric = metric if isinstance(metric, Metric) else Custom(metric)
+    apart = _each(host, found, each)
+    examples = pairs(host, base, donor, template, system)
+    return Sweep(host, found, donor, metric, apart, positions, tokens_per_forward, examples)
 
 
 def _each(host: Host, sites: Sequence[SiteInfo], each: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -100,7 +117,30 @@ def _each(host: Host, sites: Sequence[SiteInfo], each: str | Sequence[str] | Non
 
 
 @dataclass(frozen=True)
-class _Sweep:
+class Ready:
+    """One example before its cells run: base and donor were recorded, and which cells can change anything is known.
+
+    `donor` is None where new activations come from elsewhere; `values` are the new ones by site. `why` says why only
+    whole forwards will do, where they will.
+    """
+
+    example: Example
+    target: Target
+    base: Recording
+    donor: Recording | None
+    values: dict[str, Tensor]
+    grid: Grid
+    cells: list[Cell]
+    why: str
+
+    @property
+    def count(self) -> int:
+        """How many cells the grid has, with those that cannot change anything."""
+        return len(self.grid.where) * int(np.prod(self.grid.shape[2:], dtype=int))
+
+
+@dataclass(frozen=True)
+class Sweep:
     """What is the same for all examples."""
 
     host: Host
@@ -112,32 +152,38 @@ class _Sweep:
     tokens: int
     examples: list[Example]
 
-    def of(self, example: Example) -> Result:
-        """The values of one example."""
+    def ready(self, example: Example) -> Ready:
+        """Two forwards, and from them the cells."""
         host = self.host
         target = target_of(host, example, self.metric)
         why = why_forwards(host, self.sites, target)
         base = record_base(host, example, self.sites, target, calls=not why)
         donor = self._donor_run(example, target)
         values = donor.values if donor is not None else self._put_in_place(example, base, target)
-        metric = self.metric.bound(host.tokenizer, example.number)
-        reference = reference_of(example, target, base.target)
-
-        def measured(rows: Tensor, metric: Metric = metric) -> np.ndarray:
-            return metric(rows, reference).detach().double().cpu().numpy()
-
         columns = selected_columns(host, example, self.positions)
         apart = tuple(name for name in self.each if name != EXAMPLE)
         names = position_names(*token_labels(host, example))
         grid = grid_of(self.sites, apart, columns, names, base.values)
         cells = cells_of(host, example, self.sites, grid, columns, base.values, values)
+        return Ready(example, target, base, donor, values, grid, cells, why)
+
+    def of(self, example: Example) -> Result:
+        """The values of one example."""
+        ready = self.ready(example)
+        host, base, grid, cells, why = self.host, ready.base, ready.grid, ready.cells, ready.why
+        metric = self.metric.bound(host.tokenizer, example.number)
+        reference = reference_of(example, ready.target, base.target)
+
+        def measured(rows: Tensor, metric: Metric = metric) -> np.ndarray:
+            return metric(rows, reference).detach().double().cpu().numpy()
+
         plain = float(measured(base.target)[0])
         filled = np.full(grid.shape, np.nan)
         for place in grid.where.values():
             filled[place] = plain
-        some = metric.narrowed() if not why and plain_head(host, target) is not None else None
+        some = metric.narrowed() if not why and plain_head(host, ready.target) is not None else None
         only, by_cell = some or (None, metric)
-        ground = Ground(host, example, target, base, values, self.tokens, only)
+        ground = Ground(host, example, ready.target, base, ready.values, self.tokens, only)
         way, few = (FORWARDS, False) if why or not cells else way_for(ground, cells)
         # What was run to find the way is no part of the work.
         ground.ran = ground.tokens_run = 0
@@ -146,10 +192,9 @@ class _Sweep:
                 filled[cells[number].place] = value
         if way == FORWARDS and cells and not why:
             why = "resuming gives other numbers in this network"
-        count = len(grid.where) * int(np.prod(grid.shape[2:], dtype=int))
         whole = max(1, host.layers) * (example.width or 1)
-        ends = plain, float(measured(donor.target)[0]) if donor is not None else None
-        return Result(grid, filled, *ends, count, len(cells), way, why, ground.tokens_run, whole)
+        ends = plain, float(measured(ready.donor.target)[0]) if ready.donor is not None else None
+        return Result(grid, filled, *ends, ready.count, len(cells), way, why, ground.tokens_run, whole)
 
     def _donor_run(self, example: Example, target: Any) -> Recording | None:
         if example.donor is None:
