@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-slow lint docs studies bench catalogue fetch clean
+.PHONY: demo test test-slow lint docs studies bench oracles catalogue fetch clean
 
 # The environment is made anew when what it is made from has changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -54,10 +54,15 @@ bench: fetch $(BENCH)/.installed
 	$(BENCH)/bin/python -m bench
 	$(RUN) tools/performance.py
 
+# What other programs compute, kept in small files that the tests read; each has an environment of its own. Those that
+# cannot be built here are skipped with a line. llama.cpp is compiled, which takes some minutes.
+oracles: fetch
+	$(RUN) -m tools.oracles --all
+
 # The index of systems and their pages, from what there is.
 catalogue: $(VENV)/.installed
 	$(RUN) tools/catalogue.py
 	$(RUN) tools/gallery.py
 
 clean:
-	rm -rf $(VENV) $(BENCH) build dist site out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .oracles build dist site out .pytest_cache .mypy_cache .ruff_cache .hypothesis

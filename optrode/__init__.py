@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import data, edits, guard, massive, metrics, retrieval, steering
+    from . import data, dictionaries, edits, functions, guard, lm_eval, massive, metrics, retrieval, steering
     from .activations import Activations
     from .catalogue import systems
     from .compare import compare
     from .edits.base import Edit
     from .edits.file import load_edit
-    from .engine.sweep import sweep
+    from .engine.active import active
+    from .engine.sweep import plan_sweep, sweep
     from .maps import Map
     from .model import Model, load, plan, read, sites
     from .positions import Positions
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
     from .stats.statistics import Statistics
     from .store import Store, open
     from .store.harvest import harvest
+    from .store.plan import plan_harvest
 
 # Public name -> where it lives. Families and `data`, `edits` are modules; the rest are attributes of one.
-_MODULES = ("data", "edits", "guard", "massive", "metrics", "retrieval", "steering")
+_MODULES = (
+    "data", "dictionaries", "edits", "functions", "guard", "lm_eval", "massive", "metrics", "retrieval", "steering",
+)  # fmt: skip
 _NAMES = {
     "Activations": "activations",
     "Edit": "edits.base",
@@ -41,12 +45,15 @@ _NAMES = {
     "Score": "scores",
     "Statistics": "stats.statistics",
     "Store": "store",
+    "active": "engine.active",
     "compare": "compare",
     "harvest": "store",
     "load": "model",
     "load_edit": "edits.file",
     "open": "store",
     "plan": "model",
+    "plan_harvest": "store",
+    "plan_sweep": "engine.sweep",
     "read": "model",
     "sites": "model",
     "stats": "stats.over",
@@ -55,9 +62,10 @@ _NAMES = {
 }
 
 __all__ = [
-    "Activations", "Edit", "Map", "Model", "Positions", "Score", "Statistics", "Store", "__version__", "compare",
-    "data", "edits", "guard", "harvest", "load", "load_edit", "massive", "metrics", "open", "plan", "read", "retrieval",
-    "sites", "stats", "steering", "sweep", "systems",
+    "Activations", "Edit", "Map", "Model", "Positions", "Score", "Statistics", "Store", "__version__", "active",
+    "compare", "data", "dictionaries", "edits", "functions", "guard", "harvest", "lm_eval", "load", "load_edit",
+    "massive", "metrics", "open", "plan", "plan_harvest", "plan_sweep", "read", "retrieval", "sites", "stats",
+    "steering", "sweep", "systems",
 ]  # fmt: skip
 
 

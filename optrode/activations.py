@@ -181,6 +181,11 @@ class Activations(Mapping[str, Tensor]):
                 found[tower_of(site)] = max(found.get(tower_of(site), 0), int(index) + 1)
         return found
 
+    def _repr_html_(self) -> str:
+        from .notebook.activations import activations
+
+        return activations(self)
+
     def __repr__(self) -> str:
         where = " on disk" if self.on_disk else ""
         sites = f"{len(self)} site{'' if len(self) == 1 else 's'}"

@@ -63,12 +63,17 @@ class Comparison:
 
         from .report.terminal import print_comparison
 
-        console = Console(width=120, no_color=True)
+        console = Console(width=120, color_system=None, force_jupyter=False, force_terminal=False)
         with console.capture() as capture:
             print_comparison(self.result, console)
         return capture.get()
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from .report.inline import comparison
+
+        return comparison(self.result)
 
 
 def compare(

@@ -27,7 +27,7 @@ _ROLES = {"system": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
 
 
 @dataclass(frozen=True)
-class _Rendered:
+class Rendered:
     """A prompt as the text that is tokenised, with the character spans of its roles."""
 
     text: str
@@ -89,7 +89,7 @@ def encode(
     if kind == "raw":
         rendered = [_render_raw(prompt, system) for prompt in as_prompts(prompts)]
     else:
-        rendered = [_render_chat(host, prompt, system) for prompt in as_prompts(prompts)]
+        rendered = [render_chat(host, prompt, system) for prompt in as_prompts(prompts)]
     encoded = host.tokenizer(
         [item.text for item in rendered],
         add_special_tokens=kind == "raw",
@@ -100,7 +100,7 @@ def encode(
         if not ids:
             raise BadInput(f"prompt {row} is empty after tokenising: give it some text")
     offsets = encoded.get("offset_mapping") or [[(0, 0)] * len(ids) for ids in encoded["input_ids"]]
-    return _pad(host, rendered, encoded["input_ids"], offsets)
+    return padded(host, rendered, encoded["input_ids"], offsets)
 
 
 def _is_conversation(prompt: Any) -> bool:
@@ -115,16 +115,17 @@ def _is_text(message: dict[str, Any], *names: str) -> bool:
     return all(isinstance(message.get(name), str) for name in names)
 
 
-def _render_raw(prompt: Prompt, system: str | None) -> _Rendered:
+def _render_raw(prompt: Prompt, system: str | None) -> Rendered:
     if not isinstance(prompt, str):
         raise BadInput("template='raw' takes texts, not messages: join the messages yourself or use template='chat'")
     text = f"{system}\n{prompt}" if system else prompt
     start = len(text) - len(prompt)
     spans = ((0, start, Role.SYSTEM), (start, len(text), Role.TEXT))
-    return _Rendered(text, spans, None)
+    return Rendered(text, spans, None)
 
 
-def _render_chat(host: Host, prompt: Prompt, system: str | None) -> _Rendered:
+def render_chat(host: Host, prompt: Prompt, system: str | None = None) -> Rendered:
+    """A prompt as the text that the chat template makes of it, with its roles."""
     messages = with_system(as_messages(prompt), system)
     opened = messages[-1]["role"] == "assistant"
     apply = host.tokenizer.apply_chat_template
@@ -135,7 +136,7 @@ def _render_chat(host: Host, prompt: Prompt, system: str | None) -> _Rendered:
 
     text = render(messages)
     spans = _marked_spans(render, text, messages) or _searched_spans(text, messages)
-    return _Rendered(text, tuple(spans), _instruction_end(render, text, messages, spans))
+    return Rendered(text, tuple(spans), _instruction_end(render, text, messages, spans))
 
 
 def as_messages(prompt: Prompt) -> Conversation:
@@ -204,7 +205,8 @@ def _instruction_end(
     return max((end for _, end, role in spans if role is Role.USER), default=None)
 
 
-def _pad(host: Host, rendered: list[_Rendered], ids: list[list[int]], offsets: list[Any]) -> Batch:
+def padded(host: Host, rendered: Sequence[Rendered], ids: Sequence[list[int]], offsets: Sequence[Any]) -> Batch:
+    """A batch of rows that are tokenised already: `ids`, and `offsets`, the span of characters of each token."""
     width = max(map(len, ids))
     shape = (len(ids), width)
     pad = host.tokenizer.pad_token_id
@@ -232,7 +234,7 @@ def _pad(host: Host, rendered: list[_Rendered], ids: list[list[int]], offsets: l
     return Batch(out_ids, mask, roles, special, ends, tuple(item.text for item in rendered), spans)
 
 
-def _roles(item: _Rendered, place: torch.Tensor) -> torch.Tensor:
+def _roles(item: Rendered, place: torch.Tensor) -> torch.Tensor:
     """The role of the span that a token starts in; the template's own text has none of the others."""
     roles = torch.full((len(place),), int(Role.TEMPLATE), dtype=torch.int8)
     # A token such as " word" may begin one character before its span, so it is placed by its last character.

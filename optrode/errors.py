@@ -1,7 +1,8 @@
 """Every error a user can meet: one line that says what was wrong and what to do.
 
 Each class stands for one kind of mistake; the message is written where the mistake is seen. `nearest` finds the valid
-names that a misspelt one may have meant, so that no caller has to guess.
+names that a misspelt one may have meant, so that no caller has to guess. Each class has a page of documentation, which
+`optrode help CLASS` prints without a network; tracebacks say so below the message.
 """
 
 from __future__ import annotations
@@ -9,9 +10,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from .messages import plain
+
 
 class OptrodeError(Exception):
     """Base of all errors that optrode raises on purpose; the command line prints its one line and exits with 1."""
+
+    def __init__(self, *arguments: object):
+        super().__init__(*arguments)
+        # Notes came with Python 3.11.
+        if hasattr(self, "add_note"):
+            self.add_note(f"see: {self.help}")
+
+    @property
+    def help(self) -> str:
+        """The command that prints the page of this kind of error."""
+        return f"optrode help {type(self).__name__}"
 
 
 class UnknownModel(OptrodeError):
@@ -95,7 +109,8 @@ def did_you_mean(name: str, valid: Iterable[str], count: int = 3) -> str:
     >>> did_you_mean("sentimnt", ["sentiment"])
     'did you mean sentiment?'
     """
-    names = nearest(name, valid, count)
+    # Names may come out of a file.
+    names = [plain(known) for known in nearest(name, valid, count)]
     if not names:
         return "there are none"
     return "did you mean " + (", ".join(names[:-1]) + " or " + names[-1] if len(names) > 1 else names[0]) + "?"

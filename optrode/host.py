@@ -206,6 +206,11 @@ class Host:
         """Three short hashes: `config`, `tokenizer`, `weights`. See `optrode.identity.fingerprint`."""
         return identity.fingerprint(self)
 
+    def _repr_html_(self) -> str:
+        from .notebook.model import model
+
+        return model(self)
+
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.module.parameters())
         stacks = [("", self), *self.tower_hosts.items()]

@@ -19,6 +19,7 @@ from .layouts import Layout
 if TYPE_CHECKING:
     from .edits.base import Edit
     from .edits.trainable import Trainable
+    from .engine.active import ActiveEdits
     from .engine.generate import Completion
     from .engine.mapping import Measurement
     from .engine.plans import Plan
@@ -106,6 +107,13 @@ class Model(Host):
         from .engine.edited import edited
 
         return edited(self, *edits)
+
+    @property
+    def active(self) -> ActiveEdits:
+        """The edits of this model that act here, in this thread or task, outermost first. See `optrode.active`."""
+        from .engine.active import active
+
+        return active(self)
 
     def baked(self, edit: Edit) -> nn.Module:
         """A network of the same class with `edit` inside, to compile or export. See `optrode.engine.bake.bake.bake`."""

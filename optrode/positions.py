@@ -7,6 +7,7 @@ Written as a short text, so that it prints, saves and compares well:
 | `all` | every token but padding, generated ones too |
 | `prompt` / `generated` | what was given / what the model writes; `generated:0-3` the first four written tokens |
 | `last_prompt` | the last prompt token |
+| `newest` | the last prompt token, and every written one: the tokens from which the next is predicted |
 | `after_instruction` | what follows the last user turn: assistant header, forced opening, all written tokens |
 | `user`, `system`, `assistant`, `template`, `text`, `image` | the tokens of one role |
 | `content` | all prompt tokens except padding, special tokens and the template's own, and all written tokens |
@@ -35,8 +36,8 @@ ROLE_NAMES = {
     "text": Role.TEXT,
     "image": Role.IMAGE,
 }
-_PLAIN = ("all", "prompt", "generated", "last_prompt", "after_instruction", "content", *ROLE_NAMES)
-_WRITTEN = ("all", "generated", "after_instruction", "content")
+_PLAIN = ("all", "prompt", "generated", "last_prompt", "newest", "after_instruction", "content", *ROLE_NAMES)
+_WRITTEN = ("all", "generated", "newest", "after_instruction", "content")
 _ENDLESS = 10**10
 
 
@@ -104,7 +105,7 @@ def _select_prompt(text: str, batch: Batch) -> torch.Tensor:
     if text == "content":
         return ~batch.special & (batch.roles != Role.TEMPLATE)
     columns = torch.arange(batch.width, device=batch.ids.device)
-    if text == "last_prompt":
+    if text in ("last_prompt", "newest"):
         return (columns == (columns * batch.mask).amax(-1, keepdim=True)) & batch.mask
     if text == "after_instruction":
         return columns >= batch.instruction_end[:, None]

@@ -103,12 +103,17 @@ class SiteTree:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=120, no_color=True)
+        console = Console(width=120, color_system=None, force_jupyter=False, force_terminal=False)
         with console.capture() as capture:
             console.print(self.to_rich())
         return capture.get()
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from .notebook.sites import site_tree
+
+        return site_tree(self)
 
 
 def _grow(tree: Tree, host: Host, prefix: str) -> None:

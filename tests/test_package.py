@@ -17,7 +17,7 @@ HEAVY = ("torch", "transformers", "numpy", "pandas", "sklearn", "altair", "typer
 
 # From the bottom up; a module may import its own layer and those below.
 LAYERS = (
-    ("errors", "version", "home"),
+    ("errors", "messages", "version", "home", "notebook"),
     ("sites", "aliases", "batches", "positions", "activations", "maps", "metrics", "edits"),
     ("layouts", "sources", "offloaded", "encoding", "pictures", "towers"),
     ("table", "identity", "lookup", "host", "tree"),
@@ -25,10 +25,10 @@ LAYERS = (
     ("model", "scores"),
     ("stats", "data", "store"),
     ("parts",),
-    ("steering", "guard", "massive", "retrieval"),
+    ("steering", "guard", "massive", "retrieval", "functions", "dictionaries"),
     ("catalogue",),
     ("studies",),
-    ("compare", "report"),
+    ("compare", "report", "lm_eval"),
     ("cli", "__main__"),
 )
 FAMILIES = LAYERS[8]

@@ -18,12 +18,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "optrode" / "catalogue"
+# The tables that are copied as they are, and where each lives: with those who read it.
+COPIES = {"rows.tsv": DATA, "functions.tsv": ROOT / "optrode" / "functions"}
 
 
 def copy_data(shared: Path) -> None:
     """The two tables as they are, and of each card its first paragraph: what the system is for."""
-    for name in ("rows.tsv", "functions.tsv"):
-        shutil.copyfile(shared / name, DATA / name)
+    for name, folder in COPIES.items():
+        shutil.copyfile(shared / name, folder / name)
     lines = ["id\tpaper\tjob"]
     for card in sorted(shared.glob("cards/*/*.md")):
         text = card.read_text(encoding="utf-8")

@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
     try:
         return int(build().main(args=arguments, prog_name="optrode", standalone_mode=False) or 0)
     except OptrodeError as problem:
-        return _say(str(problem), 1)
+        return _say(f"{problem} (see: {problem.help})", 1)
     except typer.Exit as ending:
         return ending.exit_code
     except (typer.Abort, KeyboardInterrupt):

@@ -11,7 +11,10 @@ import typer
 from ..version import __version__
 
 # In the order in which a newcomer meets them; a command that is not named here comes last.
-ORDER = ("models", "sites", "read", "store", "fit", "generate", "compare", "study", "rerun")
+ORDER = (
+    "models", "sites", "read", "store", "stats", "fit", "explain", "diff", "import", "export", "generate", "chat",
+    "compare", "study", "rerun",
+)  # fmt: skip
 
 
 def build() -> Any:

@@ -15,9 +15,10 @@ def register(app: typer.Typer) -> None:
         family: str = typer.Argument(..., help="steering"),
         model: str = typer.Option("smollm2-135m", "--model", "-m", help=common.MODEL_HELP),
         data: str = typer.Option(
-            "sentiment", help="A behaviour (sentiment, formality), or a CSV or JSONL file of pairs."
+            "sentiment",
+            help="A behaviour (sentiment, decline-birds, ...), or a CSV or JSONL file of pairs or of labelled texts.",
         ),
-        quick: bool = typer.Option(False, "--quick", help="A small grid: minutes instead of an hour."),
+        quick: bool = typer.Option(False, "--quick", help="Few methods, a small grid, no side effects: minutes."),
         methods: list[str] | None = typer.Option(
             None, "--method", help="Only this method; may be given several times."
         ),

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from ..errors import BadFile
+from ..messages import plain, shown
 from . import common
 
 # A file is not trusted: only commands that compute from named data may be repeated, and never into a place it names.
@@ -33,7 +34,8 @@ def register(app: typer.Typer) -> None:
         record = read_record(file)
         arguments = checked(record.get("arguments"), file)
         warn_of_versions(record)
-        common.note("optrode " + shlex.join(arguments))
+        # A file is not trusted with the terminal either.
+        common.note(plain("optrode " + shlex.join(arguments), 2000))
         if show:
             return
         code = run([*arguments, "--out", str(out), *(["--json"] if as_json else [])])
@@ -56,15 +58,28 @@ def checked(arguments: Any, file: Path) -> list[str]:
         raise BadFile(
             f"the run record of '{file.name}' names no command: it was made from Python, not the command line"
         )
-    if arguments[0] not in REPEATABLE or any(part.split("=")[0] in OWN_OPTIONS for part in arguments):
-        raise BadFile(f"the run record of '{file.name}' holds a command that rerun does not repeat: '{arguments[0]}'")
+    if arguments[0] not in REPEATABLE or any(_is_own(part) for part in arguments):
+        raise BadFile(
+            f"the run record of '{file.name}' holds a command that rerun does not repeat: {shown(arguments[0])}"
+        )
     return arguments
+
+
+def _is_own(part: str) -> bool:
+    """Whether an argument is an option that rerun gives, or ends the options so that it could give none."""
+    return part == "--" or part.split("=")[0] in OWN_OPTIONS or (part.startswith("-o") and not part.startswith("--"))
 
 
 def warn_of_versions(record: dict[str, Any]) -> None:
     from ..parts.record import versions
 
-    then, now = record.get("versions") or {}, versions()
-    changed = [f"{name} {then[name]} -> {now.get(name, 'absent')}" for name in then if then[name] != now.get(name)]
+    then, now = record.get("versions"), versions()
+    if not isinstance(then, dict):
+        return
+    changed = [
+        f"{plain(name)} {plain(str(was), 20)} -> {now.get(name, 'absent')}"
+        for name, was in then.items()
+        if was != now.get(name)
+    ][:20]
     if changed:
         common.note(f"versions differ from the recorded ones: {', '.join(changed)}")

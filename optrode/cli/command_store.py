@@ -66,7 +66,7 @@ def _repair(app: typer.Typer) -> None:
         """
         from ..store import open
         from ..store.verify import repair as mend
-        from .harvesting import info, says
+        from .harvesting import counted, info, says
 
         done = mend(where)
         if not drop and not done.store.complete:
@@ -77,5 +77,5 @@ def _repair(app: typer.Typer) -> None:
             faults = [vars(fault) for fault in done.faults]
             common.print_json({"faults": faults, "dropped": done.dropped, "store": info(store)})
             return
-        typer.echo("\n".join([*map(str, done.faults), f"{len(done.dropped)} shards dropped"]))
+        typer.echo("\n".join([*map(str, done.faults), f"{counted(len(done.dropped), 'shard')} dropped"]))
         common.note(says(store))

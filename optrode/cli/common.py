@@ -54,7 +54,11 @@ def gather_prompts(prompts: list[str] | None, file: Path | None) -> list[Any]:
         return list(prompts)
     if not file.is_file():
         raise MissingFile(f"there is no file '{file}': give a text file with one prompt a line, or JSONL")
-    lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    try:
+        whole = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as problem:
+        raise BadInput(f"'{file}' is no text in UTF-8: save it as such") from problem
+    lines = [line for line in whole.split("\n") if line.strip()]
     if file.suffix.lower() in (".jsonl", ".ndjson"):
         lines = [prompt_of(line, number) for number, line in enumerate(lines, 1)]
     if not lines and not prompts:
@@ -79,7 +83,7 @@ def prompt_of(line: str, number: int) -> Any:
     """The prompt in a line of JSONL: the line itself, or its `prompt` or `messages`. Raises `BadInput`."""
     try:
         item = json.loads(line)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise BadInput(f"line {number} is no JSON: write one object a line") from problem
     found = (
         item

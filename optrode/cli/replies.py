@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, MissingFile
+from ..messages import shown
 from . import common
 
 if TYPE_CHECKING:
@@ -73,9 +74,9 @@ def _line(text: str, number: int) -> Line:
     if edits is not None and not (isinstance(edits, list) and all(isinstance(path, str) for path in edits)):
         raise BadInput(f"line {number}: edits must be the path of an edit file, or a list of paths")
     if strength is not None and (isinstance(strength, bool) or not isinstance(strength, int | float)):
-        raise BadInput(f"line {number}: strength must be a number, not {strength!r}")
-    if strength is not None and not math.isfinite(strength):
-        raise BadInput(f"line {number}: strength must be a finite number, not {strength}")
+        raise BadInput(f"line {number}: strength must be a number, not {shown(strength)}")
+    if strength is not None and not abs(strength) < math.inf:
+        raise BadInput(f"line {number}: strength must be a finite number, not {shown(strength)}")
     return Line(number, said, prompt, None if edits is None else tuple(edits), strength)
 
 

@@ -1,7 +1,7 @@
 """Text that methods are fitted and judged on: behaviours with their contrast pairs, and neutral passages.
 
-A behaviour is one file in `behaviours/`; it is found by its name, so a new file is all that a new behaviour takes. Your
-own pairs are read with `read_behaviour`. Nothing here imports torch.
+A behaviour is one file in `behaviours/`; it is found by its name (a hyphen for each underscore of the file's), so a new
+file is all that a new behaviour takes. Your own data are read with `read_behaviour`. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ from pkgutil import iter_modules
 from optrode.data import behaviours as _behaviours
 from optrode.data.files import read_behaviour
 from optrode.data.neutral import neutral_texts
-from optrode.data.types import Behaviour, Choice, Labelled, Pair
+from optrode.data.requests import Categorised, Conditioned, everyday_requests
+from optrode.data.types import Behaviour, Choice, Labelled, Pair, Question
 from optrode.errors import UnknownName, did_you_mean
 
 __all__ = [
     "Behaviour",
+    "Categorised",
     "Choice",
+    "Conditioned",
     "Labelled",
     "Pair",
+    "Question",
     "behaviour",
     "behaviours",
+    "everyday_requests",
     "neutral_texts",
     "pairs",
     "read_behaviour",
@@ -38,10 +43,10 @@ def behaviour(name: str) -> Behaviour:
     >>> behaviour("sentiment").words
     ('Love', 'Hate')
     """
-    known = behaviours()
+    known, name = behaviours(), name.replace("_", "-")
     if name not in known:
         raise UnknownName(f"there is no behaviour {name!r}; {did_you_mean(name, known)}")
-    found: Behaviour = import_module(f"{_behaviours.__name__}.{name}").build()
+    found: Behaviour = import_module(f"{_behaviours.__name__}.{name.replace('-', '_')}").build()
     return found
 
 
@@ -51,7 +56,8 @@ def behaviours() -> list[str]:
     >>> "sentiment" in behaviours()
     True
     """
-    return sorted(module.name for module in iter_modules(_behaviours.__path__) if not module.name.startswith("_"))
+    files = (module.name for module in iter_modules(_behaviours.__path__))
+    return sorted(name.replace("_", "-") for name in files if not name.startswith("_"))
 
 
 def pairs(name: str) -> tuple[Pair, ...]:

@@ -1,4 +1,4 @@
-"""Behaviours from the user's own file of pairs."""
+"""Behaviours from the user's own file: of pairs, or of labelled texts without partners."""
 
 from __future__ import annotations
 
@@ -10,31 +10,36 @@ from collections import Counter
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from optrode.data.types import Behaviour, Choice, Labelled, Pair
+from optrode.data.unpaired import Row, from_texts, is_unpaired
 from optrode.errors import BadFile, BadInput, MissingFile, did_you_mean, nearest
+from optrode.messages import one_line, plain, shown
 
-Row = dict[str, Any]
 COLUMNS = ("prompt", "positive", "negative")
 FEWEST_PAIRS = 30
 SHARES = {"fit": 3 / 9, "judge": 3 / 9, "test": 2 / 9, "tune": 1 / 9}
 
 
 def read_behaviour(path: str | PathLike[str]) -> Behaviour:
-    """A behaviour from a file of pairs: CSV with a header, or JSON Lines, with `prompt,positive,negative[,group]`.
+    """A behaviour from a file: CSV with a header, or JSON Lines.
 
-    `positive` is a reply that shows the behaviour and `negative` one that opposes it. Rows of one `group` (without the
-    column: of one prompt) stay in one split. Groups are taken in the order of a fixed hash of their name, a third of
-    the pairs for `fit`, a third for `judge`, two ninths for `test` and one ninth for `tune`, so that the same file
-    always gives the same splits. Choices have the whole reply as their only continuation of an empty opening.
+    **Pairs** have the columns `prompt,positive,negative[,group]`: `positive` is a reply that shows the behaviour and
+    `negative` one that opposes it. Rows of one `group` (without the column: of one prompt) stay in one split. Groups
+    are taken in the order of a fixed hash of their name, a third of the pairs for `fit`, a third for `judge`, two
+    ninths for `test` and one ninth for `tune`, so that the same file always gives the same splits. Choices have the
+    whole reply as their only continuation of an empty opening.
+
+    **Two sets without partners** have the columns `text,label[,group]`, the label being `positive` or `negative` (or 1
+    or 0). They are split likewise, each set by the same shares, and within a split texts are put side by side in the
+    order of the file as replies to one general request; what is left over on the longer side is left out.
 
     The behaviour is named after the file; `words` and `instructions` are made of that name, and
     `dataclasses.replace` sets better ones.
 
     Raises `MissingFile`; `BadFile` for a format that cannot be read; `BadInput` for a missing column (with the nearest
-    one that is there), an empty file, fewer than 30 pairs, fewer than 4 groups, replies missing on one side, or equal
-    replies on both sides.
+    one that is there), an empty file, fewer than 30 pairs or texts of a label, fewer than 4 groups, replies missing on
+    one side, an unknown label, or equal replies on both sides.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "politeness.csv"
@@ -47,7 +52,10 @@ def read_behaviour(path: str | PathLike[str]) -> Behaviour:
     path = Path(path)
     if not path.is_file():
         raise MissingFile(_missing(path))
-    rows = _checked(_rows(path), path)
+    read = _rows(path)
+    if is_unpaired(read):
+        return from_texts(read, path)
+    rows = _checked(read, path)
     splits = _splits(rows, path)
     topic = path.stem.replace("_", " ").replace("-", " ")
     return Behaviour(
@@ -98,7 +106,7 @@ def _csv_rows(text: str, path: Path) -> list[tuple[int, Row]]:
                 )
             rows.append((reader.line_num, row))
     except csv.Error as error:
-        raise BadFile(f"{path.name} line {reader.line_num} is not valid CSV: {error}") from error
+        raise BadFile(f"{path.name} line {reader.line_num} is not valid CSV: {one_line(error)}") from error
     return rows
 
 
@@ -109,8 +117,9 @@ def _json_rows(text: str, path: Path) -> list[tuple[int, Row]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadFile(f"{path.name} line {number} is not valid JSON: {error.msg}; one object per line") from error
+        except (ValueError, RecursionError) as error:
+            cause = error.msg if isinstance(error, json.JSONDecodeError) else one_line(error)
+            raise BadFile(f"{path.name} line {number} is not valid JSON: {cause}; one object per line") from error
         if not isinstance(row, dict):
             raise BadFile(f'{path.name} line {number} is not a JSON object; write {{"prompt": ..., ...}} on each line')
         rows.append((number, row))
@@ -132,7 +141,8 @@ def _check_column(column: str, rows: list[tuple[int, Row]], path: Path) -> None:
     names = list(dict.fromkeys(str(name) for _, row in rows for name in row))
     if column not in names:
         others = [name for name in names if name not in (*COLUMNS, "group")]
-        near = f"; rename {nearest(column, others, 1)[0]!r}?" if others else f"; there are {', '.join(names)}"
+        there = plain(", ".join(names))
+        near = f"; rename {shown(nearest(column, others, 1)[0])}?" if others else f"; there are {there}"
         raise BadInput(f"{path.name} has no column {column!r}{near}")
     for number, row in rows:
         if not isinstance(row.get(column, ""), str):
@@ -166,7 +176,7 @@ def _splits(pairs: Iterable[Pair], path: Path) -> dict[str, list[Pair]]:
         raise BadInput(f"{path.name} has {len(sizes)} groups; at least {len(SHARES)} are needed, one for each split")
     filled = dict.fromkeys(SHARES, 0)
     home = {}
-    for group in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
+    for group in sorted(sizes, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()):
         # An empty split first; among those that hold something, the one that lacks most of its share.
         split = max(SHARES, key=lambda name: (filled[name] == 0, SHARES[name] * len(pairs) - filled[name]))
         home[group] = split

@@ -7,7 +7,7 @@ from itertools import repeat
 from random import Random
 
 from optrode.data.texts import Section, dealt, fill, select, subject_slots
-from optrode.data.types import Choice, Labelled, Pair
+from optrode.data.types import Choice, Labelled, Pair, Question
 
 Parts = tuple[Section, ...]
 
@@ -45,13 +45,21 @@ def choices(parts: Parts, split: str, sorts: Mapping[str, int], words: int = 8, 
         _, name, place, pronoun = subject.fields
         asked = iter(next(prompts))
         for sort, hands in openings.items():
-            vocabulary = _one(parts, "words", split, sort).columns()
             for opening in next(hands):
-                drawn = random.sample(vocabulary, min(words, len(vocabulary)))
-                shown, opposed = zip(*((f" {good}", f" {bad}") for good, bad in drawn), strict=True)
+                shown, opposed = continuations(parts, split, sort, words, random)
                 prompt = fill(next(asked), subject_slots(place, pronoun))
                 found.append(Choice(prompt, fill(opening, subject_slots(name, pronoun)), shown, opposed, name))
     return tuple(found)
+
+
+def continuations(
+    parts: Parts, split: str, sort: str, words: int, random: Random
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """At most `words` words of either side, drawn as whole columns of a vocabulary, each behind its space."""
+    vocabulary = _one(parts, "words", split, sort).columns()
+    drawn = random.sample(vocabulary, min(words, len(vocabulary)))
+    shown, opposed = zip(*((f" {good}", f" {bad}") for good, bad in drawn), strict=True)
+    return shown, opposed
 
 
 def judged(parts: Parts, per_subject: int, seed: int = 3) -> tuple[Labelled, ...]:
@@ -68,6 +76,16 @@ def judged(parts: Parts, per_subject: int, seed: int = 3) -> tuple[Labelled, ...
             shown, opposed = _both(subject, twin, word, number)
             texts += [Labelled(shown, 1, name), Labelled(opposed, 0, name)]
     return tuple(texts)
+
+
+def questions(parts: Parts, subjects: str, prompts: str, per_subject: int, seed: int = 4) -> tuple[Question, ...]:
+    """`per_subject` questions to be answered freely for each subject of a split, by the prompts of that or another."""
+    hands = dealt(_one(parts, "prompts", prompts).lines, per_subject, Random(seed))
+    found = []
+    for subject in select(parts, "subject", subjects):
+        _, name, place, pronoun = subject.fields
+        found += [Question(fill(prompt, subject_slots(place, pronoun)), name) for prompt in next(hands)]
+    return tuple(found)
 
 
 def _one(parts: Parts, kind: str, *fields: str) -> Section:

@@ -35,11 +35,24 @@ class Choice:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A text with its label: 1 shows the behaviour, 0 opposes it."""
+    """A text with its label: 1 shows the behaviour, 0 opposes it.
+
+    `prompt` is the message it answers, where the label cannot be told from the text alone.
+    """
 
     text: str
     label: int
     group: str
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A user message to be answered freely, and how the answer has to begin."""
+
+    prompt: str
+    group: str
+    opening: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,10 @@ class Behaviour:
 
     `words` is the contrast for Activation Addition (showing, opposing); `instructions` are system prompts that ask for
     the behaviour and for its opposite, the prompting baseline.
+
+    `free` are messages of the test split to be answered freely (none: the prompts and openings of `test`), `matched`
+    messages that resemble them and that the behaviour should leave alone. `rule` names what reads the answers (see
+    `optrode.parts.rules`); without one a classifier is fitted on `judge`. A rule is only checked on `judge`.
     """
 
     name: str
@@ -65,3 +82,11 @@ class Behaviour:
     tune: tuple[Choice, ...]
     test: tuple[Choice, ...]
     judge: tuple[Labelled, ...]
+    free: tuple[Question, ...] = ()
+    matched: tuple[Question, ...] = ()
+    rule: str = ""
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """What is answered freely: `free`, or the choices of `test` as questions."""
+        return self.free or tuple(Question(choice.prompt, choice.group, choice.opening) for choice in self.test)

@@ -8,19 +8,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import BadInput, did_you_mean
 from ..positions import Positions
 from .adapter import AdapterEdit, BiasDelta, FullDelta, LowRankDelta, lora, weights
 from .base import Chain, Edit, Provenance, SiteEdit, SiteEditBase, Sum
+from .conditional import ConditionalEdit, when
+from .conditions import Condition, Conditions, condition
+from .differences import EditDiff, diff
+from .explanation import Explanation, explain
+from .formats import control_vector, export, import_file, steering_vector
 from .operators import (
     Add,
     AddByPosition,
     Affine,
+    AffineWithin,
     Clamp,
     Function,
     Gated,
@@ -28,6 +36,7 @@ from .operators import (
     LowRank,
     Operator,
     ProjectOut,
+    Reach,
     Replace,
     Scale,
     Subspace,
@@ -40,11 +49,14 @@ from .rows import RowsEdit, by_row
 from .trainable import Trainable
 
 __all__ = [
-    "AdapterEdit", "Add", "AddByPosition", "Affine", "Backtrack", "BiasDelta", "Chain", "Clamp", "Edit", "FullDelta",
-    "Function", "Gated", "Knockout", "LowRank", "LowRankDelta", "Operator", "PolicyEdit", "PrefixEdit", "ProjectOut",
-    "Provenance", "Replace", "RowsEdit", "Scale", "SiteEdit", "SiteEditBase", "Subspace", "Sum", "Trainable", "adapter",
-    "add", "add_by_position", "affine", "backtrack", "by_row", "clamp", "function", "gated", "knockout", "lora",
-    "low_rank", "mean_ablate", "project_out", "prompt", "replace", "scale", "subspace", "weights", "zero_ablate",
+    "AdapterEdit", "Add", "AddByPosition", "Affine", "AffineWithin", "Backtrack", "BiasDelta", "Chain", "Clamp",
+    "Condition", "ConditionalEdit", "Conditions", "Edit", "EditDiff", "Explanation", "FullDelta", "Function", "Gated",
+    "Knockout", "LowRank", "LowRankDelta", "Operator", "PolicyEdit", "PrefixEdit", "ProjectOut", "Provenance", "Reach",
+    "Replace", "RowsEdit", "Scale", "SiteEdit", "SiteEditBase", "Subspace", "Sum", "Trainable", "adapter", "add",
+    "add_by_position", "affine", "affine_within", "backtrack", "by_row", "clamp", "condition", "control_vector", "diff",
+    "explain", "export", "function", "gated", "import_file", "knockout", "lora", "low_rank", "mean_ablate",
+    "project_out", "prompt", "reach", "replace", "scale", "steering_vector", "subspace", "weights", "when",
+    "zero_ablate",
 ]  # fmt: skip
 
 
@@ -86,6 +98,13 @@ def affine(site: str, weight: Any, bias: Any, positions: str | Positions = "all"
     return _site(site, Affine(_tensor(weight), _tensor(bias)), positions, **narrow)
 
 
+def affine_within(
+    site: str, weight: Any, bias: Any, low: Any, high: Any, positions: str | Positions = "all", **narrow: Any
+) -> SiteEdit:
+    """weight * h + bias where low < h < high, h elsewhere, elementwise; all [width]."""
+    return _site(site, AffineWithin(_tensor(weight), _tensor(bias), _tensor(low), _tensor(high)), positions, **narrow)
+
+
 def low_rank(
     site: str, down: Any, up: Any = None, bias: Any = None, positions: str | Positions = "all", **narrow: Any
 ) -> SiteEdit:
@@ -115,6 +134,37 @@ def gated(
 ) -> SiteEdit:
     """h + sigmoid(gate . h + bias) vector; `vector` and `gate` [width], `bias` a number."""
     return _site(site, Gated(_tensor(vector), _tensor(gate), _tensor(bias)), positions, **narrow)
+
+
+SIDES = {"at_least": 1.0, "at_most": -1.0, "exactly": 0.0}
+
+
+def reach(
+    site: str,
+    weight: Any,
+    bias: Any,
+    probability: float,
+    positions: str | Positions = "all",
+    *,
+    side: str = "at_least",
+    **narrow: Any,
+) -> SiteEdit:
+    """The smallest shift after which sigmoid(weight . h + bias) is `probability`, another one for every token.
+
+    `weight` [width], `bias` a number, as a logistic probe gives them. `side`: `at_least` leaves tokens alone whose
+    probability is larger already, `at_most` those where it is smaller, `exactly` none. A strength s goes that share of
+    the way. Raises `BadInput` for a probability that is not between 0 and 1, or a weight of zero.
+    """
+    if not 0 < probability < 1:
+        raise BadInput(f"probability is {probability}: it must lie between 0 and 1, both excluded")
+    if side not in SIDES:
+        raise BadInput(f"side '{side}' is not known: {did_you_mean(side, SIDES)}")
+    rows = _tensor(weight)
+    if not bool(rows.any()):
+        raise BadInput("the weight of the score is zero, so that no shift changes it: check the data it was fitted on")
+    target = torch.tensor(math.log(probability / (1 - probability)), dtype=torch.float64).to(rows.dtype)
+    own = bias.detach() if isinstance(bias, Tensor) else torch.tensor(float(bias), dtype=rows.dtype)
+    return _site(site, Reach(rows, own, target, SIDES[side]), positions, **narrow)
 
 
 def replace(site: str, value: Any, positions: str | Positions = "all", **narrow: Any) -> SiteEdit:

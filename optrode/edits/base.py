@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from .conditions import Condition
+    from .differences import EditDiff
+    from .explanation import Explanation, Network
     from .trainable import Trainable
 
 
@@ -72,6 +75,16 @@ class Edit:
     """Base of all edits."""
 
     kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Before a dataclass writes its own, which would print every number of every tensor.
+        cls.__repr__ = Edit.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        from .anatomy import brief
+
+        return f"<{type(self).__name__}: {brief(self)}>"
 
     def __mul__(self, strength: float) -> Edit:
         raise NotSupported(f"a {self.kind} edit has no strength: use it as it is or not at all")
@@ -122,11 +135,37 @@ class Edit:
         """A plain network with this edit in its biases; any program loads its checkpoint. See `optrode.engine.bake`."""
         return model.folded(self)
 
+    def explain(self, model: Network | None = None) -> Explanation:
+        """What it does, where, how strongly, fitted on what, in plain words; with a model, whether it fits that one.
+
+        See `optrode.edits.explanation.explain`.
+        """
+        from .explanation import explain
+
+        return explain(self, model)
+
+    def diff(self, other: Edit | Trainable) -> EditDiff:
+        """What differs between this edit and another. See `optrode.edits.differences.diff`."""
+        from .differences import diff
+
+        return diff(self, other)
+
+    def export(self, path: str | Path, model: Any = None) -> Path:
+        """Write the edit for another tool, such as a control vector for llama.cpp. See `optrode.edits.export`."""
+        from .formats import export
+
+        return export(self, path, model)
+
     def save(self, path: str | Path) -> Path:
         """Write the edit to one safetensors file. See `optrode.load_edit`."""
         from .file import save
 
         return save(self, path)
+
+    def _repr_html_(self) -> str:
+        from ..notebook.edits import edit
+
+        return edit(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +184,10 @@ class SiteEditBase(Edit):
 
     def leaves(self) -> list[SiteEdit]:
         raise NotImplementedError
+
+    def watches(self) -> list[Condition]:
+        """The conditions that are read to decide whether it acts; see `when`."""
+        return []
 
     def with_provenance(self, provenance: Provenance) -> SiteEditBase:
         raise NotImplementedError
@@ -295,6 +338,9 @@ class Sum(SiteEditBase):
     def leaves(self) -> list[SiteEdit]:
         return [leaf for part in self.parts for leaf in part.leaves()]
 
+    def watches(self) -> list[Condition]:
+        return [one for part in self.parts for one in part.watches()]
+
     def with_provenance(self, provenance: Provenance) -> Sum:
         return Sum(tuple(part.with_provenance(provenance) for part in self.parts))
 
@@ -315,7 +361,8 @@ class Sum(SiteEditBase):
         def added(h: Tensor, places: Places) -> Tensor:
             new = h
             for change in changes:
-                new = new + (change(h, places) - h)
+                part = change(h, places)
+                new = new if part is h else new + (part - h)
             return new
 
         return added
@@ -338,6 +385,9 @@ class Chain(SiteEditBase):
         """The leaves of all parts; those of a chain of strength 0 have strength 0 too, since nothing of it is used."""
         leaves = [leaf for part in self.parts for leaf in part.leaves()]
         return leaves if self.strength else [leaf * 0 for leaf in leaves]
+
+    def watches(self) -> list[Condition]:
+        return [one for part in self.parts for one in part.watches()] if self.strength else []
 
     def with_provenance(self, provenance: Provenance) -> Chain:
         return replace(self, parts=tuple(part.with_provenance(provenance) for part in self.parts))

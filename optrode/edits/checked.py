@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..messages import shown
 from .base import UNITS, Provenance
 
 
@@ -53,21 +54,21 @@ def _is_own(key: str, prefix: str) -> bool:
 def number(value: Any) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{value!r}, which is no number")
+        raise TypeError(f"{shown(value)}, which is no number")
     return value
 
 
 def text(value: Any) -> str:
     """A text."""
     if not isinstance(value, str):
-        raise TypeError(f"{value!r}, which is no text")
+        raise TypeError(f"{shown(value)}, which is no text")
     return value
 
 
 def unit(value: Any) -> str:
     """One of the units of strength."""
     if value not in UNITS:
-        raise ValueError(f"the unit {value!r}")
+        raise ValueError(f"the unit {shown(value)}")
     return value
 
 
@@ -76,5 +77,5 @@ def integers(value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(type(item) is int for item in value):
-        raise TypeError(f"{value!r}, which are no whole numbers")
+        raise TypeError(f"{shown(value)}, which are no whole numbers")
     return tuple(value)

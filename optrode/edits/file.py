@@ -17,12 +17,21 @@ from torch import Tensor
 
 from ..errors import BadFile, BadInput, MissingFile, NotSupported, OptrodeError
 from ..home import written_whole
+from ..messages import one_line, shown
 from ..positions import Positions
 from ..version import __version__
 from .adapter import AdapterEdit
 from .base import Chain, Edit, SiteEdit, SiteEditBase, Sum
 from .checked import hashed_provenance, integers, number, own_tensors, provenance, recipe_hash, text, text_of, unit
-from .file_kinds import build_adapter, build_backtrack, describe_adapter, describe_backtrack
+from .conditional import ConditionalEdit, when
+from .file_kinds import (
+    build_adapter,
+    build_backtrack,
+    build_condition,
+    describe_adapter,
+    describe_backtrack,
+    describe_condition,
+)
 from .operators import SAVEABLE, refuse_unsaveable
 from .policy import Backtrack
 from .prefix import PrefixEdit
@@ -62,12 +71,12 @@ def load_edit(path: str | Path) -> Edit:
     described, tensors = _read(path)
     if described.get("format") != FORMAT:
         raise BadFile(
-            f"'{path.name}' has format {described.get('format')!r}, this version reads {FORMAT}: update optrode"
+            f"'{path.name}' has format {shown(described.get('format'))}, this version reads {FORMAT}: update optrode"
         )
     try:
         return _build(described["edit"], tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OptrodeError) as problem:
-        raise BadFile(f"'{path.name}' is damaged: {type(problem).__name__} at {_line(problem)}") from problem
+    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError, OptrodeError) as problem:
+        raise BadFile(f"'{path.name}' is damaged: {type(problem).__name__} at {one_line(problem)}") from problem
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -76,9 +85,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("optrode")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # A copy, since the file's own places in memory are not aligned, and products there round otherwise.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as problem:
-        raise BadFile(f"'{path.name}' is no safetensors file or is damaged: {_line(problem)}") from problem
+        raise BadFile(f"'{path.name}' is no safetensors file or is damaged: {one_line(problem)}") from problem
     if text is None:
         raise BadFile(f"'{path.name}' is a safetensors file but no edit: it has no optrode metadata")
     try:
@@ -105,6 +115,9 @@ def _describe(edit: Edit, name: str, tensors: dict[str, Tensor]) -> dict[str, An
     if isinstance(edit, RowsEdit):
         parts = {row: _describe(part, f"{name}.{row}", tensors) for row, part in edit.parts()}
         return {"node": "rows", "rows": [parts.get(row) for row in range(len(edit.rows))]}
+    if isinstance(edit, ConditionalEdit):
+        condition = describe_condition(edit.condition, f"{name}.condition", tensors)
+        return {"node": "when", "condition": condition, "edit": _describe(edit.edit, f"{name}.edit", tensors)}
     if isinstance(edit, PrefixEdit):
         turns = [list(turn) for turn in edit.turns]
         return {"node": "prefix", "system": edit.system, "turns": turns, "provenance": asdict(edit.provenance)}
@@ -148,6 +161,7 @@ _ENTRIES = {
     "sum": {"node", "parts"},
     "chain": {"node", "parts", "strength"},
     "rows": {"node", "rows"},
+    "when": {"node", "condition", "edit"},
     "prefix": {"node", "system", "turns", "provenance"},
     "adapter": {"node", "deltas", "provenance", "recipe_hash"},
     "policy": {"node", "policy", "site", "tensors", "settings", "edit", "provenance", "recipe_hash"},
@@ -166,6 +180,8 @@ def _build(node: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
         return Sum(parts) if kind == "sum" else Chain(parts, number(node["strength"]))
     if kind == "rows":
         return by_row([None if part is None else _site_part(_build(part, tensors)) for part in node["rows"]])
+    if kind == "when":
+        return when(build_condition(node["condition"], tensors), _site_part(_build(node["edit"], tensors)))
     if kind == "prefix":
         turns = tuple((text(role), text(content)) for role, content in node["turns"])
         return PrefixEdit(text(node["system"]), turns, provenance(node["provenance"]))
@@ -200,7 +216,3 @@ def _build_leaf(node: dict[str, Any], tensors: dict[str, Tensor]) -> SiteEdit:
         unit=unit(node["unit"]),
         provenance=hashed_provenance(node),
     )
-
-
-def _line(problem: BaseException) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]

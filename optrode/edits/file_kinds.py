@@ -1,4 +1,4 @@
-"""How adapter and policy edits are described in a file, and built from a description."""
+"""How adapter and policy edits, and conditions, are described in a file, and built from a description."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import NotSupported
+from ..positions import Positions
 from .adapter import FORMS, AdapterEdit, Delta
 from .base import SiteEditBase
 from .checked import hashed_provenance, number, own_tensors, recipe_hash, text
+from .conditions import MEASURES, AllOf, AnyOf, Condition, Conditions
 from .policy import SAVEABLE_POLICIES, Backtrack
 
 _DELTA = {"module", "form", "scale", "tensors"}
@@ -77,3 +80,43 @@ def _build_delta(node: dict[str, Any], tensors: dict[str, Tensor]) -> Delta:
 def build_adapter(node: dict[str, Any], tensors: dict[str, Tensor]) -> AdapterEdit:
     """The adapter edit that a node describes."""
     return AdapterEdit(tuple(_build_delta(delta, tensors) for delta in node["deltas"]), hashed_provenance(node))
+
+
+# Conditions -----------------------------------------------------------------------------------------------------------
+
+_CONDITION = {"node", "site", "measure", "tensors", "threshold", "fires", "positions"}
+
+
+def describe_condition(one: Conditions, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The node of a condition; its tensors are put among `tensors`."""
+    if isinstance(one, AllOf | AnyOf):
+        parts = [describe_condition(part, f"{name}.{number}", tensors) for number, part in enumerate(one.parts)]
+        return {"node": "all" if isinstance(one, AllOf) else "any", "parts": parts}
+    if not isinstance(one, Condition) or one.measure.name not in MEASURES:
+        raise NotSupported(f"a condition of kind '{type(one).__name__}' cannot be saved")
+    for field_name, tensor in one.measure.tensors().items():
+        tensors[f"{name}.{field_name}"] = tensor.detach().cpu().contiguous().clone()
+    return {
+        "node": "condition",
+        "site": one.site,
+        "measure": one.measure.name,
+        "tensors": name,
+        "threshold": one.threshold,
+        "fires": one.fires,
+        "positions": one.positions.text,
+    }
+
+
+def build_condition(node: dict[str, Any], tensors: dict[str, Tensor]) -> Conditions:
+    """The condition that a node describes."""
+    if node["node"] in ("all", "any"):
+        if node.keys() ^ {"node", "parts"} or not node["parts"]:
+            raise ValueError("entries of a condition that are unknown or missing")
+        parts = tuple(build_condition(part, tensors) for part in node["parts"])
+        return AllOf(parts) if node["node"] == "all" else AnyOf(parts)
+    if node["node"] != "condition" or node.keys() ^ _CONDITION:
+        raise ValueError("entries of a condition that are unknown or missing")
+    measure = MEASURES[node["measure"]](**own_tensors(node, tensors))
+    return Condition(
+        text(node["site"]), measure, number(node["threshold"]), text(node["fires"]), Positions(text(node["positions"]))
+    )

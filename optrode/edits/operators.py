@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,15 @@ class Operator:
     name: ClassVar[str] = ""
     elementwise: ClassVar[bool] = False
     by_rank: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Before a dataclass writes its own, which would print every number of every tensor.
+        cls.__repr__ = Operator.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        shown = (f"{item.name}={_shown(getattr(self, item.name))}" for item in fields(self))
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __call__(self, h: Tensor, index: Tensor) -> Tensor:
         raise NotImplementedError
@@ -72,6 +81,10 @@ class Operator:
         for name, value in self.tensors().items():
             if value.is_floating_point() and not bool(torch.isfinite(value.detach()).all()):
                 raise NotFinite(f"the {name} of '{self.name}' holds NaN or infinity: check the data it was fitted on")
+
+
+def _shown(value: Any) -> str:
+    return f"{list(value.shape)}" if isinstance(value, Tensor) and value.dim() else repr(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +169,31 @@ class Affine(Operator):
 
 
 @dataclass(frozen=True, eq=False)
+class AffineWithin(Operator):
+    """weight * h + bias where low < h < high, h elsewhere, elementwise; all [width]. Infinite bounds leave a side open.
+
+    The linear map of activation transport (arXiv 2410.23054, definition 3.1): nothing is moved that the map was not
+    fitted on.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    low: Tensor
+    high: Tensor
+    name: ClassVar[str] = "affine_within"
+    elementwise: ClassVar[bool] = True
+
+    def __call__(self, h: Tensor, index: Tensor) -> Tensor:
+        return torch.where((self.low < h) & (h < self.high), self.weight * h + self.bias, h)
+
+    def __post_init__(self) -> None:
+        for name, value in self.tensors().items():
+            wrong = torch.isnan(value) if name in ("low", "high") else ~torch.isfinite(value.detach())
+            if bool(wrong.any()):
+                raise NotFinite(f"the {name} of '{self.name}' holds NaN or infinity: check the data it was fitted on")
+
+
+@dataclass(frozen=True, eq=False)
 class LowRank(Operator):
     """h + (down h + bias) up: a change of low rank. `down` and `up` are [rank, width], `bias` is [rank].
 
@@ -216,6 +254,30 @@ class Gated(Operator):
 
     def change(self, h: Tensor, index: Tensor) -> Tensor:
         return torch.sigmoid(h @ self.gate + self.bias)[..., None] * self.vector
+
+
+@dataclass(frozen=True, eq=False)
+class Reach(Operator):
+    """h + (target - weight . h - bias) weight / |weight|^2: the smallest shift that makes weight . h + bias `target`.
+
+    The shift is another for every token, and along `weight`. `side` 1 only raises the score, -1 only lowers it, so that
+    a token that is there already stays bit-equal; 0 moves every token to the target. `weight` is [width], `bias` and
+    `target` are scalar tensors. With a logistic probe and target logit(p) it is the edit of concept activation vectors
+    (arXiv 2501.05764, equation 4). Use `reach`, which takes a probability.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    target: Tensor
+    side: float = 0.0
+    name: ClassVar[str] = "reach"
+
+    def __call__(self, h: Tensor, index: Tensor) -> Tensor:
+        return h + self.change(h, index)
+
+    def change(self, h: Tensor, index: Tensor) -> Tensor:
+        length = shift_length(h, self.weight, self.bias, self.target, self.side)
+        return (length / torch.linalg.vector_norm(self.weight))[..., None] * self.weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,9 +347,21 @@ class Function(Operator):
 SAVEABLE: dict[str, type[Operator]] = {
     operator.name: operator
     for operator in (
-        Add, AddByPosition, Scale, ProjectOut, Affine, LowRank, Subspace, Gated, Replace, Clamp, Knockout,
+        Add, AddByPosition, Scale, ProjectOut, Affine, AffineWithin, LowRank, Subspace, Gated, Reach, Replace, Clamp,
+        Knockout,
     )
 }  # fmt: skip
+
+
+def shift_length(h: Tensor, weight: Tensor, bias: Tensor | float, target: Tensor | float, side: float) -> Tensor:
+    """The signed length of the smallest shift of h, [..., width], that makes weight . h + bias `target`; see `Reach`.
+
+    (target - bias - weight . h) / |weight|, and 0 where `side` says that h is there already. Shape [...].
+    """
+    gap = target - bias - h @ weight
+    if side:
+        gap = (gap * side).clamp(min=0) * side
+    return gap / torch.linalg.vector_norm(weight)
 
 
 def nearest_rows(rows: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import BadFile, MissingFile, NotSupported, OptrodeError
+from ..messages import one_line, plain, shown
 from .adapter import AdapterEdit, BiasDelta, Delta, LowRankDelta
 from .base import Provenance
 
@@ -53,8 +54,8 @@ def adapter(folder: str | Path) -> AdapterEdit:
         return AdapterEdit(tuple(deltas), Provenance(recipe=recipe))
     except (NotSupported, BadFile, MissingFile):
         raise
-    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, OptrodeError) as problem:
-        raise BadFile(f"'{folder.name}' is damaged: {type(problem).__name__} at {problem}") from problem
+    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError, OptrodeError) as problem:
+        raise BadFile(f"'{folder.name}' is damaged: {type(problem).__name__} at {one_line(problem)}") from problem
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -72,17 +73,17 @@ def _config(path: Path) -> dict[str, Any]:
 def _refuse(config: dict[str, Any], name: str) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise NotSupported(f"'{name}' is a PEFT adapter of type {kind!r}: LORA is the one that can be read")
+        raise NotSupported(f"'{name}' is a PEFT adapter of type {shown(kind)}: LORA is the one that can be read")
     if config.get("bias", "none") != "none":
-        raise NotSupported(f"'{name}' was trained with bias={config['bias']!r}: only adapters without can be read")
+        raise NotSupported(f"'{name}' was trained with bias={shown(config['bias'])}: only adapters without can be read")
     if config.get("init_lora_weights", True) not in _BEGINNINGS:
         raise NotSupported(
-            f"'{name}' began as {config['init_lora_weights']!r}, which changes the network's own weights: save it with "
-            "path_initial_model_for_weight_conversion first"
+            f"'{name}' began as {shown(config['init_lora_weights'])}, which changes the network's own weights: save it "
+            "with path_initial_model_for_weight_conversion first"
         )
     for entry, value in config.items():
         if entry not in _HARMLESS and value:
-            raise NotSupported(f"'{name}' uses {entry}, which this version does not know how to apply")
+            raise NotSupported(f"'{name}' uses {plain(entry)}, which this version does not know how to apply")
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
@@ -97,7 +98,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as problem:
-        raise BadFile(f"'{path.name}' in '{folder.name}' is damaged: {str(problem).splitlines()[0]}") from problem
+        raise BadFile(f"'{path.name}' in '{folder.name}' is damaged: {one_line(problem)}") from problem
 
 
 def _deltas(tensors: dict[str, Tensor], config: dict[str, Any]) -> list[Delta]:
@@ -107,7 +108,7 @@ def _deltas(tensors: dict[str, Tensor], config: dict[str, Any]) -> list[Delta]:
             continue
         end = next((end for end in _ENDS if name.endswith(end)), None)
         if end is None or not name.startswith(_PREFIX):
-            raise NotSupported(f"the tensor '{name}' is no part of a LoRA")
+            raise NotSupported(f"the tensor {shown(name)} is no part of a LoRA")
         path = name.removeprefix(_PREFIX).removesuffix(end)
         parts.setdefault(path, {})[_ENDS[end]] = tensor
     deltas: list[Delta] = []
@@ -126,10 +127,12 @@ def _scale(path: str, rank: int, config: dict[str, Any]) -> float:
     for pattern, own in patterns.items():
         name = pattern.removeprefix("^")
         if not re.fullmatch(r"[\w.-]+", name):
-            raise NotSupported(f"alpha_pattern {pattern!r} is a regular expression: only names of modules can be read")
+            raise NotSupported(
+                f"alpha_pattern {shown(pattern)} is a regular expression: only names of modules can be read"
+            )
         if path == name or (pattern == name and path.endswith(f".{name}")):
             alpha = own
             break
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise TypeError(f"{alpha!r}, which is no alpha")
+        raise TypeError(f"{shown(alpha)}, which is no alpha")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..batches import Batch
+    from .conditions import Condition
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,9 @@ class RowsEdit(SiteEditBase):
 
     def leaves(self) -> list[SiteEdit]:
         return [leaf for _, part in self.parts() for leaf in part.leaves()]
+
+    def watches(self) -> list[Condition]:
+        return [one for part in {id(part): part for _, part in self.parts()}.values() for one in part.watches()]
 
     def parts(self) -> list[tuple[int, SiteEditBase]]:
         """The edits with the numbers of their prompts."""
@@ -127,11 +131,16 @@ class RowPositions:
 
 
 def selections(edit: SiteEditBase) -> list[Positions | RowPositions]:
-    """Where an edit acts: the positions of its leaves that have a strength, each in its own rows."""
+    """Where an edit acts or reads: the positions of its leaves that have a strength, and of its conditions, each in its
+    own rows."""
     if isinstance(edit, RowsEdit):
-        found = [(number, leaf) for number, part in edit.parts() for leaf in part.leaves()]
-        return [RowPositions(number, leaf.positions) for number, leaf in found if leaf.strength]
+        return [RowPositions(number, chosen) for number, part in edit.parts() for chosen in _own_selections(part)]
     parts = getattr(edit, "parts", None)
     if parts is None or getattr(edit, "strength", 1.0) == 0:
-        return [leaf.positions for leaf in edit.leaves() if leaf.strength]
+        return list(_own_selections(edit))
     return [positions for part in parts for positions in selections(part)]
+
+
+def _own_selections(edit: SiteEditBase) -> list[Positions]:
+    acting = [leaf.positions for leaf in edit.leaves() if leaf.strength]
+    return acting + [one.positions for one in edit.watches()]

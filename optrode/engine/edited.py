@@ -11,16 +11,21 @@ from functools import partial
 from ..activations import numbers, unrouted
 from ..edits.adapter import AdapterEdit
 from ..edits.base import Edit, Provenance, SiteEdit, SiteEditBase
+from ..edits.conditional import conditionals
+from ..edits.conditions import Condition
 from ..edits.operators import Knockout
+from ..edits.part import PartEdit
 from ..edits.policy import PolicyEdit
 from ..edits.prefix import PrefixEdit
 from ..edits.rows import RowsEdit, rows_edits, selections
 from ..edits.trainable import Trainable
-from ..errors import EditDidNothing, NotFinite, NotSupported, WrongShape
+from ..errors import BadInput, EditDidNothing, NotFinite, NotSupported, WrongShape
 from ..host import Host, SiteInfo
+from .active import listed
 from .adapters import adapter_edit
 from .experts import layer_of, of_experts, routed_to
 from .identity import check_model
+from .part_edits import part_edit
 from .policies import policy_edit
 from .receipt import Receipt, SiteReceipt
 from .scope import scoped
@@ -60,6 +65,7 @@ def edited(host: Host, *edits: Edit | Trainable) -> Iterator[Receipt]:
         receipts = []
         for edit in edits:
             receipts.append(stack.enter_context(_enter(host, edit)))
+            stack.enter_context(listed(host, edit, receipts[-1]))
         scope = stack.enter_context(scoped())
         for receipt in receipts:
             receipt.scope = scope
@@ -75,6 +81,7 @@ def edited(host: Host, *edits: Edit | Trainable) -> Iterator[Receipt]:
             yield merged
             merged.forwards = max(receipt.forwards for receipt in receipts)
             merged.layers_run, merged.layers_skipped = receipts[-1].layers_run, receipts[-1].layers_skipped
+            merged.first_layer = receipts[-1].first_layer
             merged.notes = [note for receipt in receipts for note in receipt.notes]
             for receipt in receipts:
                 merged.tokens_by_expert |= receipt.tokens_by_expert
@@ -90,6 +97,8 @@ def _enter(host: Host, edit: Edit | Trainable):  # type: ignore[no-untyped-def]
         return _prefix_edit(host, edit)
     if isinstance(edit, AdapterEdit):
         return adapter_edit(host, edit)
+    if isinstance(edit, PartEdit):
+        return part_edit(host, edit)
     if isinstance(edit, PolicyEdit):
         return policy_edit(host, edit)
     kind = getattr(edit, "kind", "") or type(edit).__name__
@@ -155,6 +164,8 @@ def bind(host: Host, edit: SiteEditBase) -> Session:
             _check_width(host, leaf, site)
             sites[site.address] = site
 
+    for one in edit.watches():
+        _watch(host, edit, one, sites)
     selected: dict[str, set[str]] = {}
 
     def matches(pattern: str, address: str) -> bool:
@@ -172,6 +183,36 @@ def bind(host: Host, edit: SiteEditBase) -> Session:
     return session
 
 
+def _watch(host: Host, edit: SiteEditBase, one: Condition, sites: dict[str, SiteInfo]) -> None:
+    """Add the site that a condition is read at, which must be known before the sites where its edit acts."""
+    found = host.match(one.site)
+    if len(found) != 1:
+        raise BadInput(f"the condition at '{one.site}' selects {len(found)} sites: give each its own, joined by | or &")
+    site = found[0]
+    if site.port.axes != ("example", "token", "feature") or site.rank is None:
+        raise NotSupported(
+            f"a condition cannot be read at {site.address}: choose a named site of tokens, such as layers.N.out"
+        )
+    for name, tensor in one.measure.tensors().items():
+        width = host.of(site).width
+        if site.name in _STREAM and width is not None and tensor.shape[-1] != width:
+            raise WrongShape(
+                f"the {name} of the condition has width {tensor.shape[-1]}, but {site.address} of {host.name} has "
+                f"{width}"
+            )
+    for conditional in conditionals(edit):
+        if one not in conditional.condition.leaves():
+            continue
+        for leaf in conditional.leaves():
+            for acted in host.match(leaf.site):
+                if acted.tower != site.tower or _order(host, acted) < _order(host, site):
+                    raise NotSupported(
+                        f"the condition at {site.address} is decided after {acted.address}, where the edit acts: read "
+                        "the condition earlier, or act later"
+                    )
+    sites.setdefault(site.address, site)
+
+
 def _order(host: Host, site: SiteInfo) -> tuple[int, tuple[int, int]]:
     """When a site runs: its tower, and its place therein; module paths come last."""
     return list(host.layers_by_tower).index(site.tower), site.rank or (host.layers + 2, 0)
@@ -186,8 +227,9 @@ def judge(edit: SiteEditBase, receipt: Receipt, host: Host) -> None:
             )
     if not receipt.forwards and not receipt.calls:
         raise EditDidNothing("the edit never fired: no forward of the model ran inside the block")
+    idle = _idle(edit, receipt)
     for leaf in edit.leaves():
-        if leaf.strength == 0:
+        if leaf.strength == 0 or leaf in idle:
             continue
         own = [receipt.sites[site.address] for site in host.match(leaf.site) if site.address in receipt.sites]
         if own and not any(site.calls for site in own):
@@ -204,10 +246,27 @@ def judge(edit: SiteEditBase, receipt: Receipt, host: Host) -> None:
         _judge_rows(host, by_row, receipt)
 
 
+def _idle(edit: SiteEditBase, receipt: Receipt) -> list[SiteEdit]:
+    """Leaves whose condition no prompt met: that is an answer, not a mistake, and the receipt notes it."""
+    found = []
+    for one in conditionals(edit):
+        for condition in one.watches():
+            if not any(condition in site.decided for site in receipt.sites.values()):
+                raise EditDidNothing(
+                    f"the condition at {condition.site} was never read: the forwards stopped after "
+                    f"{receipt.layers_run} layers, or brought no prompt"
+                )
+        if one.watches() and not receipt.acted_on(one):
+            receipt.note(f"no prompt met the condition, so nothing was changed: {one.condition}")
+            found += one.leaves()
+    return found
+
+
 def _judge_rows(host: Host, edit: RowsEdit, receipt: Receipt) -> None:
     """Each prompt that has an edit must have met it: a busy row does not hide an idle one."""
     for number, part in edit.parts():
-        leaves = [leaf for leaf in part.leaves() if leaf.strength]
+        unmet = [leaf for one in conditionals(part) if number not in receipt.acted_on(one) for leaf in one.leaves()]
+        leaves = [leaf for leaf in part.leaves() if leaf.strength and leaf not in unmet]
         sites = {site.address for leaf in leaves for site in host.match(leaf.site)}
         counts = [receipt.sites[address].row_counts for address in sites if address in receipt.sites]
         if counts and not any(count and count.selected_by(edit, number) for count in counts):

@@ -6,6 +6,7 @@ length of the cache) and how many it brings. Columns up to the width of the batc
 
 from __future__ import annotations
 
+import weakref
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch, Role
+from ..edits.conditions import Condition
 from ..errors import BadInput, NotSupported
 from ..host import Host
 from ..positions import Positions
@@ -60,6 +62,30 @@ class Forward:
                 batch = batch.part(tuple(row // copies for row in rows))
             self._of_rows[rows] = Forward(batch, len(rows), self.start, self.count)
         return self._of_rows[rows]
+
+    def of_prompt(self, positions: Positions, device: torch.device) -> Tensor | None:
+        """Which tokens of the prompt a selection means, bool [row, token]; None where this forward brings none of it.
+
+        Raises `NotSupported` where it brings only some of the selected tokens, or nobody knows what a token is.
+        """
+        batch = self.batch
+        if batch is None:
+            raise NotSupported(
+                "a condition needs prompts given through op.read, generate or encode: this forward got bare tensors"
+            )
+        columns = min(self.start + self.count, batch.width) - self.start
+        if columns <= 0:
+            return None
+        chosen = positions.in_prompt(batch).to(device)
+        stop = self.start + columns
+        if bool(chosen[:, : self.start].any()) or bool(chosen[:, stop:].any()):
+            raise NotSupported(
+                f"a condition over '{positions}' cannot be decided from a part of the prompt: let one forward bring "
+                "all of it"
+            )
+        mask = torch.zeros(len(chosen), self.count, dtype=torch.bool, device=device)
+        mask[:, :columns] = chosen[:, self.start : stop]
+        return mask.repeat_interleave(self._copies(batch), 0)
 
     def _copies(self, batch: Batch) -> int:
         if self.rows % len(batch):
@@ -136,11 +162,28 @@ class Forward:
         return before.repeat_interleave(copies, 0) + torch.arange(written, device=device)
 
 
+class Memories:
+    """What has to be remembered of prompts while they are answered: by batch, for as long as there is the batch."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[weakref.ref[Batch], dict[object, dict[Any, Any]]]] = {}
+
+    def of(self, batch: Batch, owner: object) -> dict[Any, Any]:
+        """What `owner` remembers of a batch; empty at first."""
+        held = self._of.get(id(batch))
+        if held is None or held[0]() is not batch:
+            for key in [key for key, (known, _) in list(self._of.items()) if known() is None]:
+                self._of.pop(key, None)
+            held = self._of[id(batch)] = (weakref.ref(batch), {})
+        return held[1].setdefault(owner, {})
+
+
 class Places:
     """What an edit or a tap may ask about the activation at hand."""
 
-    def __init__(self, forward: Forward, tensor: Tensor, by_token: bool):
+    def __init__(self, forward: Forward, tensor: Tensor, by_token: bool, memories: Memories | None = None):
         self._forward = forward
+        self._memories = memories if memories is not None else Memories()
         self._tensor = tensor
         self._by_token = by_token
         self._rows: tuple[int, ...] | None = None
@@ -151,6 +194,9 @@ class Places:
         # At sites of experts: those that each token chose, [example, token, rank], and how often edits met theirs.
         self.chosen: Tensor | None = None
         self.routed_pairs: dict[tuple[tuple[int, ...], str], Tensor] = {}
+        # What conditions decided here: numbers of prompts, values and answers; and which rows an edit then acts on.
+        self.decided: list[tuple[Condition, tuple[int, ...], Tensor, Tensor]] = []
+        self.acts: list[tuple[object, tuple[int, ...], Tensor]] = []
 
     def select(self, positions: Positions) -> tuple[Tensor | None, Tensor] | None:
         device = self._tensor.device
@@ -173,9 +219,9 @@ class Places:
     def of_rows(self, rows: tuple[int, ...]) -> Places:
         """What an edit of these rows alone may ask; `adopt` counts in what it selected."""
         if rows == tuple(range(len(self._tensor))):
-            part = Places(self._forward, self._tensor, self._by_token)
+            part = Places(self._forward, self._tensor, self._by_token, self._memories)
         else:
-            part = Places(self._forward.of_rows(rows), self._tensor[: len(rows)], self._by_token)
+            part = Places(self._forward.of_rows(rows), self._tensor[: len(rows)], self._by_token, self._memories)
             part._rows = rows
         if self.chosen is not None:
             part.chosen = self.chosen[list(rows)]
@@ -196,8 +242,36 @@ class Places:
             elif self.offered[text][0] is not None:
                 self.offered[text] = (self.offered[text][0] | whole, whole.numel())  # type: ignore[operator]
             self._shapes[text] = whole.shape
+        self.decided += part.decided
+        self.acts += part.acts
         for key, count in part.routed_pairs.items():
             self.routed_pairs[key] = self.routed_pairs.get(key, 0) + count  # type: ignore[assignment]
+
+    # Conditions, which are decided when the prompts come ------------------------------------------------------------
+
+    @property
+    def forward(self) -> Forward:
+        return self._forward
+
+    def of_prompt(self, positions: Positions) -> Tensor | None:
+        if not self._by_token:
+            raise NotSupported("a condition is a mean over tokens: read it at a site with a token axis")
+        return self._forward.of_prompt(positions, self._tensor.device)
+
+    def memory(self, owner: object) -> dict[Any, Any]:
+        batch = self._forward.batch
+        if batch is None:
+            raise NotSupported(
+                "an edit on a condition needs prompts given through op.read, generate or encode: this forward got bare "
+                "tensors"
+            )
+        return self._memories.of(batch, owner)
+
+    def decide(self, condition: Condition, values: Tensor, met: Tensor) -> None:
+        self.decided.append((condition, self.numbers, values, met))
+
+    def act(self, edit: object, acts: Tensor) -> None:
+        self.acts.append((edit, self.numbers, acts))
 
     def keys(self, positions: Positions) -> Tensor:
         """Which keys, the last axis of the activation at hand, a selection means: bool [example, key]."""

@@ -1,4 +1,7 @@
-"""Progress bars on standard error for anything that takes over two seconds; silent where nobody looks."""
+"""Progress bars for anything that takes over two seconds: on a terminal's standard error, or as one line of a notebook.
+
+Silent where nobody looks.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
+
+from ..notebook.bar import notebook, notebook_bar
 
 Item = TypeVar("Item")
 QUIET_SECONDS = 2.0
@@ -43,6 +48,8 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Generat
 
 
 def _bar():  # type: ignore[no-untyped-def]
+    if notebook():
+        return notebook_bar()
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -174,6 +181,8 @@ def _clock(seconds: float) -> str:
 
 
 def _amount_bar():  # type: ignore[no-untyped-def]
+    if notebook():
+        return notebook_bar()
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 

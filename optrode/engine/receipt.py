@@ -9,6 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from ..edits.conditions import Condition
+from ..edits.words import ranges
 from ..errors import NotSupported
 from ..positions import Positions
 from .change_sizes import ChangeSizes, compared
@@ -17,6 +19,25 @@ from .scope import Scope
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+
+
+@dataclass
+class ConditionReceipt:
+    """What one condition decided: its value and whether it was met, by the number of the prompt."""
+
+    condition: str
+    values: dict[int, float] = field(default_factory=dict)
+    met: dict[int, bool] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        yes = [number for number, met in self.met.items() if met]
+        span = f", values {min(self.values.values()):.3g} to {max(self.values.values()):.3g}" if self.values else ""
+        return f"{self.condition}: met by {len(yes)} of {len(self.met)} prompts ({ranges(yes) or 'none'}){span}"
+
+
+def _by_number(known: dict[int, Any], numbers: tuple[int, ...], new: list[Any]) -> dict[int, Any]:
+    """What is known of prompts, in their order, whatever order they ran in."""
+    return dict(sorted((known | dict(zip(numbers, new, strict=True))).items()))
 
 
 @dataclass
@@ -37,6 +58,9 @@ class SiteReceipt:
     _by_experts: dict[tuple[tuple[int, ...], str], Any] = field(default_factory=dict)
     sizes: ChangeSizes = field(default_factory=ChangeSizes, repr=False)
     row_counts: RowCounts | None = None
+    decided: dict[Condition, ConditionReceipt] = field(default_factory=dict, repr=False)
+    # By conditional edit: the prompts that it acts on.
+    acts: dict[object, set[int]] = field(default_factory=dict, repr=False)
 
     @property
     def selected(self) -> int:
@@ -75,6 +99,20 @@ class SiteReceipt:
     def offer_experts(self, pairs: dict[tuple[tuple[int, ...], str], Tensor]) -> None:
         for key, count in pairs.items():
             self._by_experts[key] = self._by_experts.get(key, 0) + count
+
+    def offer_conditions(
+        self,
+        decided: list[tuple[Condition, tuple[int, ...], Tensor, Tensor]],
+        acts: list[tuple[object, tuple[int, ...], Tensor]],
+    ) -> None:
+        """Keep what conditions decided here, and which prompts are acted on. The last answer of a prompt counts."""
+        for condition, numbers, values, met in decided:
+            known = self.decided.setdefault(condition, ConditionReceipt(str(condition)))
+            known.values = _by_number(known.values, numbers, values.tolist())
+            known.met = _by_number(known.met, numbers, met.tolist())
+        for edit, numbers, chosen in acts:
+            met_by = self.acts.setdefault(edit, set())
+            met_by.update(number for number, yes in zip(numbers, chosen.tolist(), strict=True) if yes)
 
     def offer(self, offered: dict[str, tuple[Tensor | None, int]]) -> None:
         """Count what each selection gave in one call: a mask, or None and the number of all positions."""
@@ -117,9 +155,10 @@ class Receipt:
     """What happened while an edit was active.
 
     `sites` lists every matched site, those that never ran too; `layers_run` and `layers_skipped` speak of the last
-    forward; `notes` says what the engine decided on its own, such as a resume that was refused. `tokens_by_expert`
-    counts, for each layer whose router or experts were edited, the tokens that chose each expert ([expert] int64).
-    `by_row` says what happened to each prompt under an edit by row.
+    forward, which began at block `first_layer`; `notes` says what the engine decided on its own, such as a resume that
+    was refused. `tokens_by_expert` counts, for each layer whose router or experts were edited, the tokens that chose
+    each expert ([expert] int64).
+    `by_row` says what happened to each prompt under an edit by row or on a condition, `conditions` what was decided.
     """
 
     sites: dict[str, SiteReceipt] = field(default_factory=dict)
@@ -129,6 +168,7 @@ class Receipt:
     notes: list[str] = field(default_factory=list)
     tokens_by_expert: dict[str, Tensor] = field(default_factory=dict)
     scope: Scope | None = field(default=None, repr=False, compare=False)
+    first_layer: int = 0
 
     def bind(self, function: Callable[Given, Result]) -> Callable[Given, Result]:
         """`function` for another thread or an executor: wherever it is called, it runs under this block's edits.
@@ -148,6 +188,15 @@ class Receipt:
         return row_receipts([site.row_counts for site in self.sites.values() if site.row_counts is not None])
 
     @property
+    def conditions(self) -> list[ConditionReceipt]:
+        """What each condition decided, prompt by prompt."""
+        return [known for site in self.sites.values() for known in site.decided.values()]
+
+    def acted_on(self, edit: object) -> set[int]:
+        """The numbers of the prompts that an edit on a condition acted on."""
+        return {number for site in self.sites.values() for number in site.acts.get(edit, ())}
+
+    @property
     def calls(self) -> int:
         return sum(site.calls for site in self.sites.values())
 
@@ -163,6 +212,11 @@ class Receipt:
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+    def _repr_html_(self) -> str:
+        from ..notebook.edits import receipt
+
+        return receipt(self)
 
     def __str__(self) -> str:
         fired = [site for site in self.sites.values() if site.calls]
@@ -182,4 +236,5 @@ class Receipt:
             f"mean {row.relative_change:.1%}"
             for row in self.by_row.values()
         ]
+        lines += [f"  {known}" for known in self.conditions]
         return "\n".join(lines + [f"  note: {text}" for text in self.notes])

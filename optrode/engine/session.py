@@ -20,7 +20,7 @@ from .attention import SIDES
 from .experts import layer_of, of_experts, rerun
 from .hooks import ACTIVE, HOOKS, Point, active_sessions
 from .moment import Moment, Running
-from .places import Forward, Places, forward_from_call
+from .places import Forward, Memories, Places, forward_from_call
 from .receipt import Receipt, SiteReceipt
 from .recompute import begun_in, full_precision, in_region, known_again, outside_graph, refuse_lost_gradients
 from .torch_names import Region, backward_number
@@ -50,6 +50,8 @@ class Session:
         self._backward = -1
         self.first_layer = 0
         self._running = Running()
+        # What conditions decided of prompts that are still being answered.
+        self._memories = Memories()
         # Receipts are counted up by all threads that run under this session.
         self._counting = threading.Lock()
 
@@ -177,6 +179,7 @@ class Session:
         ran, skipped = layers_run(self.host, begun, last, self.first_layer)
         for session in active_sessions() if last else [self]:
             session.receipt.layers_run, session.receipt.layers_skipped = ran, skipped
+            session.receipt.first_layer = self.first_layer
 
     def edit_input(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """The arguments with the module's input edited; the very same objects where there is no edit."""
@@ -321,6 +324,7 @@ class Session:
         with self._counting:
             action.receipt.offer(places.offered)
             action.receipt.offer_experts(places.routed_pairs)
+            action.receipt.offer_conditions(places.decided, places.acts)
             action.receipt.record(before, after, decode, headed=headed, rows=places)
         return None if new is wide else new
 
@@ -413,7 +417,7 @@ class Session:
             forward = forward.over_keys(h.shape[1])
         if "patch" in axes or (by_token and forward.batch is None and h.dim() > 1 and h.shape[1] != forward.count):
             by_token = False
-        return Places(forward, h, by_token)
+        return Places(forward, h, by_token, self._memories)
 
 
 def _seen_only(scores: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def stream(
     log-probability. `options` go to the network's own `generate`.
 
     Raises `BadInput` for more than one prompt, `NotSupported` for a network that cannot write and for beam search.
-    Costs what `generate` does, and decoding the text so far for every token.
+    Costs what `generate` does, and decoding the last few tokens for every token.
     """
     refuse(host, max_new_tokens, options)
     refuse_beams(host, options, "a stream gives tokens out as they are chosen, which beam search does later")

@@ -35,6 +35,16 @@ class Map:
     base: Any = None
     donor: Any = None
 
+    def __repr__(self) -> str:
+        axes = " x ".join(f"{name} {len(labels)}" for name, labels in self.labels.items())
+        ends = ", ".join(f"{name} {end:.4g}" for name, end in self._ends().items())
+        return f"Map({', '.join(part for part in (axes, self.unit, ends) if part)})"
+
+    def _ends(self) -> dict[str, float]:
+        """Base and donor where each is one number."""
+        ends = {"base": self.base, "donor": self.donor}
+        return {name: float(end) for name, end in ends.items() if end is not None and not getattr(end, "ndim", 0)}
+
     def change(self) -> Map:
         """Values minus base: what each entry does by itself. Raises `BadInput` for a map without a base."""
         if self.base is None:
@@ -87,6 +97,11 @@ class Map:
         from .chart import chart
 
         return chart(self, wide)
+
+    def _repr_html_(self) -> str:
+        from ..notebook.maps import drawn
+
+        return drawn(self)
 
     def save(self, path: str | Path) -> Path:
         """Write the map: `.json` and `.npz` hold everything, `.csv` the table, `.html`, `.png` and `.svg` the plot.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import zipfile
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..errors import BadFile, BadInput, MissingFile, did_you_mean
 from ..home import written_whole
+from ..messages import one_line
 
 if TYPE_CHECKING:
     from . import Map
@@ -20,6 +22,10 @@ FORMAT = "optrode.map/1"
 WHOLE, TABLE, PICTURES = (".json", ".npz"), (".csv",), (".html", ".png", ".svg")
 ENDINGS = (*WHOLE, *TABLE, *PICTURES)
 _ARRAYS = ("values", "base", "donor")
+# What readers of libraries raise for files that are damaged.
+_DAMAGE = (
+    LookupError, ArithmeticError, ValueError, TypeError, AttributeError, RuntimeError, EOFError, OSError, SyntaxError,
+)  # fmt: skip
 
 
 def check_ending(path: Path, endings: tuple[str, ...] = ENDINGS) -> None:
@@ -52,8 +58,8 @@ def load(path: Path) -> Map:
         raise MissingFile(f"there is no file '{path}': save a map there first")
     try:
         return _from_json(path) if path.suffix.lower() == ".json" else _from_arrays(path)
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as problem:
-        raise BadFile(f"'{path.name}' is no map that optrode saved: {str(problem).splitlines()[0]}") from problem
+    except (*_DAMAGE, zipfile.BadZipFile) as problem:
+        raise BadFile(f"'{path.name}' is no map that optrode saved: {one_line(problem)}") from problem
 
 
 def _from_json(path: Path) -> Map:
@@ -65,10 +71,32 @@ def _from_json(path: Path) -> Map:
 
 
 def _from_arrays(path: Path) -> Map:
+    _check_archive(path)
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in _ARRAYS if name in stored}
         about = json.loads(stored["about"].tobytes().decode())
     return _made(about, arrays)
+
+
+def _check_archive(path: Path) -> None:
+    """Raises `ValueError` for an archive that would take more memory than it has bytes: ours are not compressed."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("its arrays are compressed")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("its arrays are longer than it is")
+        for member in members:
+            with archive.open(member) as array:
+                header = array.read(10)
+                # The first version of the format, which is what numpy writes for plain numbers.
+                if header[:8] != b"\x93NUMPY\x01\x00":
+                    raise ValueError("it holds something that is no array")
+                text = array.read(int.from_bytes(header[8:], "little"))
+                entry = ast.literal_eval(text.decode("latin-1"))
+                count = math.prod(entry["shape"]) * np.dtype(entry["descr"]).itemsize
+                if not 0 <= count <= member.file_size:
+                    raise ValueError("an array is cut short")
 
 
 def _made(about: Any, arrays: dict[str, np.ndarray]) -> Map:
@@ -77,9 +105,16 @@ def _made(about: Any, arrays: dict[str, np.ndarray]) -> Map:
     if about.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT}")
     labels = {str(name): list(own) for name, own in about["labels"].items()}
+    if not all(isinstance(label, str | int | float) for own in labels.values() for label in own):
+        raise ValueError("a label is no text and no number")
+    if any(array.dtype.kind not in "fiub" for array in arrays.values()):
+        raise ValueError("its values are no numbers")
     values = arrays.pop("values").astype(np.float64)
     if values.shape != tuple(map(len, labels.values())):
         raise ValueError("its values do not have the shape that its labels say")
+    for name, array in arrays.items():
+        if np.broadcast_shapes(array.shape, values.shape) != values.shape:
+            raise ValueError(f"its {name} does not fit its values")
     return Map(values, labels, str(about["unit"]), dict(about["notes"]), **arrays)
 
 

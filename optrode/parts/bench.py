@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Choice
+from ..data import Choice, Question
 from ..edits.base import Edit
 from ..engine.likelihood import kl_divergence, reply_logits
 from ..engine.read import residuals
@@ -87,8 +87,10 @@ class Written:
     seconds: float
 
 
-def write_replies(model: Model, choices: Sequence[Choice], edit: Edit | None, *, new_tokens: int) -> Written:
-    """Let the model finish a reply that begins with each choice's opening, greedily."""
+def write_replies(
+    model: Model, choices: Sequence[Choice | Question], edit: Edit | None, *, new_tokens: int
+) -> Written:
+    """Let the model finish a reply that begins with each choice's or question's opening, greedily."""
     import time
 
     talks = [conversation(c.prompt, c.opening) if c.opening else c.prompt for c in choices]

@@ -40,6 +40,13 @@ class ForcedChoice:
 
     def ask(self, *, fresh: bool = False) -> Tensor:
         """log sum p(showing) - log sum p(opposing) for each choice, in nats, [choice] float32, under active edits."""
+        return torch.stack([shown.logsumexp(0) - opposed.logsumexp(0) for shown, opposed in self.sides(fresh=fresh)])
+
+    def sides(self, *, fresh: bool = False) -> list[tuple[Tensor, Tensor]]:
+        """For each choice the log-probabilities of its showing and of its opposing continuations, under active edits.
+
+        Up to a constant that is the same for all continuations of a choice, in nats, float32 on the CPU.
+        """
         inputs = self._encoded() if fresh else self._cached
         if self._words is not None:
             return self._by_word(next_token_logits(self.model, inputs))
@@ -64,22 +71,22 @@ class ForcedChoice:
             for text in (*choice.positive, *choice.negative)
         ]
 
-    def _by_word(self, logits: Tensor) -> Tensor:
+    def _by_word(self, logits: Tensor) -> list[tuple[Tensor, Tensor]]:
         assert self._words is not None
         found = []
         for row, word in zip(logits, self._words, strict=True):
             assert word is not None
-            found.append(row[word[0]].logsumexp(0) - row[word[1]].logsumexp(0))
-        return torch.stack(found).cpu()
+            found.append((row[word[0]].cpu(), row[word[1]].cpu()))
+        return found
 
-    def _by_text(self, logprobs: Tensor) -> Tensor:
+    def _by_text(self, logprobs: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The opening's own log-probability is the same in every continuation of a choice, so it cancels."""
-        found, start = [], 0
+        logprobs, found, start = logprobs.cpu(), [], 0
         for choice in self.choices:
             middle, end = start + len(choice.positive), start + len(choice.positive) + len(choice.negative)
-            found.append(logprobs[start:middle].logsumexp(0) - logprobs[middle:end].logsumexp(0))
+            found.append((logprobs[start:middle], logprobs[middle:end]))
             start = end
-        return torch.stack(found).cpu()
+        return found
 
 
 def _single_tokens(model: Model, choice: Choice) -> tuple[list[int], list[int]] | None:

@@ -52,9 +52,12 @@ def read_contrast(
     *,
     groups: Sequence[str] | None = None,
     positions: str = "last_prompt",
+    reduce: str | None = None,
     template: str | None = None,
 ) -> Contrast:
     """Read both sides of a contrast at one token per conversation (by default the last).
+
+    With `reduce`, such as `mean`, the selected tokens of a conversation become one row.
 
     `positive` and `negative` are prompts, text or messages, of equal number. Raises `BadInput` when one side is empty
     or they differ in number, `NotFinite` when an activation is no number.
@@ -65,7 +68,7 @@ def read_contrast(
     if len(positive) != len(negative):
         raise BadInput(f"{len(positive)} positive and {len(negative)} negative examples: pairs need equal numbers")
     both = [*positive, *negative]
-    acts = model.read(both, sites, positions=positions, template=template)
+    acts = model.read(both, sites, positions=positions, reduce=reduce, template=template)
     for site, value in acts.items():
         if not bool(torch.isfinite(value).all()):
             raise NotFinite(f"the activations at {site} hold NaN or infinity: use float32, or check the inputs")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import BadInput
 
-PRINCIPAL_FORMS = ("random_sign", "pair_centred", "centred_difference")
+PRINCIPAL_FORMS = ("random_sign", "pair_centred", "global_centred", "centred_difference")
 
 
 def mean_difference(positive: Tensor, negative: Tensor) -> Tensor:
@@ -24,8 +24,9 @@ def principal_direction(positive: Tensor, negative: Tensor, *, form: str = "rand
 
     `random_sign`: of pair differences whose order within the pair is shuffled, so that centring keeps the common
     difference (arXiv 2310.01405, section 3.1). `pair_centred`: of both members after the midpoint of each pair is
-    taken off. `centred_difference`: of the unshuffled differences, which centring strips of their mean; kept since
-    public code does this.
+    taken off (arXiv 2409.05907, section 3). `global_centred`: of both members after the mean of all is taken off.
+    `centred_difference`: of the unshuffled differences, which centring strips of their mean. Both of these are kept
+    since public code does them.
 
     Raises `BadInput` when there are fewer than two pairs or the form is unknown.
     """
@@ -37,6 +38,8 @@ def principal_direction(positive: Tensor, negative: Tensor, *, form: str = "rand
         rows = difference * sign
     elif form == "pair_centred":
         rows = torch.cat([difference, -difference]) / 2
+    elif form == "global_centred":
+        rows = torch.cat([positive, negative]).double()
     elif form == "centred_difference":
         rows = difference
     else:
@@ -55,6 +58,22 @@ def logistic_direction(positive: Tensor, negative: Tensor, *, penalty: float = 1
 
     weight, _ = fit_logistic(positive, negative, penalty=penalty)
     return weight
+
+
+def isolated(direction: Tensor, others: Tensor, share: float) -> Tensor:
+    """`direction` without a share of the energy that it has in the span of `others` (arXiv 2509.13281).
+
+    v - a P v with P the projection on the span of the rows [category, width] and a = 1 - sqrt(1 - share), so that
+    |P v*|^2 = (1 - share) |P v|^2. Rows that depend on others add nothing. Raises `BadInput` for a share not in [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise BadInput(f"the share of energy to remove is {share}: it must lie between 0 and 1")
+    if not len(others):
+        return direction
+    rows = others / others.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    _, singular, right = torch.linalg.svd(rows, full_matrices=False)
+    basis = right[singular > 1e-6 * singular.max()]
+    return direction - (1 - (1 - share) ** 0.5) * (basis @ direction) @ basis
 
 
 def random_direction(width: int, seed: int) -> Tensor:

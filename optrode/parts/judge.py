@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import Labelled
+from ..data import Behaviour, Labelled
 from ..errors import BadInput
 from ..model import Model, load
+from .rules import Rule, rule
 
 MINIMUM_ACCURACY = 0.8
 ENCODER = "minilm-l6"
@@ -43,6 +44,42 @@ class Judge:
     def describe(self) -> dict[str, Any]:
         name = f"{ENCODER} {SITE} + logistic regression"
         return {"name": name, "accuracy": round(self.accuracy, 4), "texts": self.texts}
+
+
+@dataclass(frozen=True)
+class RuleJudge:
+    """A judge that nothing was fitted for: a rule of `parts.rules`. `accuracy` is on the behaviour's `judge` texts.
+
+    A text that the rule cannot decide counts as wrong.
+    """
+
+    name: str
+    accuracy: float
+    texts: int
+    _rule: Rule
+
+    @property
+    def trusted(self) -> bool:
+        return self.accuracy >= MINIMUM_ACCURACY
+
+    def __call__(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> np.ndarray:
+        """How far each text shows the behaviour, from 0 to 1, [text] float64; `prompts`: what each answers."""
+        asked = prompts if prompts is not None else [""] * len(texts)
+        return np.array([self._rule(text, prompt) for text, prompt in zip(texts, asked, strict=True)], dtype=float)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": f"rule: {self.name}", "accuracy": round(self.accuracy, 4), "texts": self.texts}
+
+
+def rule_judge(behaviour: Behaviour) -> RuleJudge:
+    """The behaviour's rule, checked on its `judge` texts. Raises `UnknownName`, `BadInput` for no texts."""
+    if not behaviour.judge:
+        raise BadInput(f"the rule of '{behaviour.name}' cannot be checked: the behaviour has no judge texts")
+    reads = rule(behaviour.rule)
+    scores = np.array([reads(item.text, item.prompt) for item in behaviour.judge])
+    labels = np.array([item.label for item in behaviour.judge])
+    right = np.where(labels == 1, scores > 0.5, scores < 0.5)
+    return RuleJudge(behaviour.rule, float(right.mean()), len(labels), reads)
 
 
 def fit_judge(labelled: Sequence[Labelled], *, folds: int = 5) -> Judge:

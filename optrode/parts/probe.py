@@ -53,8 +53,13 @@ class LinearProbe(Method):
         return LinearScore(address, weight, bias, self.positions)
 
 
-def fit_logistic(positive: Tensor, negative: Tensor, *, penalty: float = 1.0) -> tuple[Tensor, float]:
-    """Weight [width] float32 and bias of a logistic regression on standardised rows, brought back to their units."""
+def fit_logistic(
+    positive: Tensor, negative: Tensor, *, penalty: float = 1.0, standardised: bool = True
+) -> tuple[Tensor, float]:
+    """Weight [width] float32 and bias of a logistic regression on standardised rows, brought back to their units.
+
+    `standardised=False` fits the rows as they are, in which the penalty weighs wide coordinates less.
+    """
     from sklearn.linear_model import LogisticRegression
 
     if not len(positive) or not len(negative):
@@ -62,13 +67,21 @@ def fit_logistic(positive: Tensor, negative: Tensor, *, penalty: float = 1.0) ->
     rows = torch.cat([positive, negative]).double().cpu().numpy()
     labels = np.repeat([1, 0], [len(positive), len(negative)])
     mean, scale = rows.mean(0), rows.std(0) + 1e-9
-    model = LogisticRegression(C=1.0 / penalty, max_iter=2000).fit((rows - mean) / scale, labels)
+    if not standardised:
+        # One scale for all coordinates, and a C that makes up for it, so that the solver meets numbers near 1.
+        scale = np.full_like(scale, scale.max())
+        settings = {"C": float(scale[0]) ** 2 / penalty, "max_iter": 10_000, "tol": 1e-8}
+    else:
+        settings = {"C": 1.0 / penalty, "max_iter": 2000}
+    model = LogisticRegression(**settings).fit((rows - mean) / scale, labels)
     weight = model.coef_[0] / scale
     bias = float(model.intercept_[0] - weight @ mean)
     return torch.tensor(weight, dtype=torch.float32), bias
 
 
-def cross_validated_accuracy(contrast: Contrast, site: str, *, folds: int = 5, penalty: float = 1.0) -> Interval:
+def cross_validated_accuracy(
+    contrast: Contrast, site: str, *, folds: int = 5, penalty: float = 1.0, standardised: bool = True
+) -> Interval:
     """Accuracy on groups that the probe was not fitted on, with an interval over groups; chance is 0.5.
 
     Raises `BadInput` when there are fewer than two groups.
@@ -81,7 +94,7 @@ def cross_validated_accuracy(contrast: Contrast, site: str, *, folds: int = 5, p
         raise BadInput("cross-validation by group needs at least two groups of pairs")
     right = np.zeros(len(groups))
     for train, test in GroupKFold(min(folds, len(set(groups)))).split(groups, groups=groups):
-        weight, bias = fit_logistic(positive[train], negative[train], penalty=penalty)
+        weight, bias = fit_logistic(positive[train], negative[train], penalty=penalty, standardised=standardised)
         on_positive = (positive[test] @ weight + bias > 0).numpy()
         on_negative = (negative[test] @ weight + bias <= 0).numpy()
         right[test] = (on_positive.astype(float) + on_negative) / 2

@@ -54,7 +54,7 @@ def read_report(path: Path) -> dict[str, Any]:
     block = re.search(r'<script type="application/json" id="optrode-result">(.*?)</script>', page, re.DOTALL)
     try:
         result = json.loads(block.group(1)) if block else None
-    except ValueError:
+    except (ValueError, RecursionError):
         result = None
     if not isinstance(result, dict):
         raise BadFile(f"{path} carries no comparison result; give a report that optrode wrote")

@@ -51,6 +51,7 @@ def view(result: dict[str, Any]) -> dict[str, Any]:
         "quick": protocol.get("quick") is True,
         "facts": _facts(model, data, protocol, mapping(result, "record"), limit),
         "rows": _rows(result, limit),
+        "effects": _effects(result),
         "budget": plain(limit) if limit is not None else None,
         "strength_unit": harmless(protocol.get("strength_unit")) or None,
         "random": _random(result),
@@ -119,6 +120,47 @@ def _rows(result: dict[str, Any], limit: float | None) -> list[dict[str, Any]]:
 
 
 MEASURES = (("shift", 2), ("log_odds", 2), ("perplexity_ratio", 2), ("kl_neutral", 3))
+
+
+# Side effects: key of a row, name and unit of a column, decimal places.
+EFFECTS = (
+    ("completion_perplexity_ratio", "Replies' perplexity", "ratio", 2),
+    ("distinct_1", "Distinct-1", "share of words", 2),
+    ("distinct_2", "Distinct-2", "share of pairs", 2),
+    ("repetition", "Repetition", "share of words", 2),
+    ("declines", "Declined", "share of requests", 2),
+    ("capability", "Capability", "share right", 2),
+    ("off_target", "Off-target", "nats", 2),
+)
+
+
+def _effects(result: dict[str, Any]) -> dict[str, Any] | None:
+    """The table of side effects, with the columns that some row has a value for; None where there are none."""
+    rows = [row for row in records(result, "rows") if any(interval(row.get(key)).measured for key, *_ in EFFECTS)]
+    shown = [column for column in EFFECTS if any(interval(row.get(column[0])).measured for row in rows)]
+    if not shown:
+        return None
+    palette = theme.colours(result)
+    return {
+        "columns": [{"name": name, "unit": unit} for _, name, unit, _ in shown],
+        "rows": [
+            {
+                "method": name_of(row),
+                "kind": row.get("kind") if row.get("kind") in KINDS else "method",
+                "colour": palette[name_of(row)],
+                "cells": [_cell(row.get(key), places) for key, _, _, places in shown],
+                "moved": _moved(row),
+            }
+            for row in rows
+        ],
+        "moved": any(_moved(row) for row in rows),
+    }
+
+
+def _moved(row: dict[str, Any]) -> str:
+    """The other behaviours, each with the shift that the edit gave it."""
+    found = mapping(row, "off_target_by")
+    return ", ".join(f"{harmless(name)} {_minus(decimal(value))}" for name, value in found.items())
 
 
 def _cell(value: Any, places: int) -> dict[str, str | bool]:

@@ -54,6 +54,10 @@ def print_comparison(result: dict[str, Any], console: Console) -> None:
         console.print(_text("No method was measured."))
         return
     console.print(_table(result, rows, console.width))
+    effects = _effects(rows)
+    if effects is not None:
+        console.print(_text(""))
+        console.print(effects)
     for note in _notes(result, rows):
         console.print(_text(note, "dim"))
     for part in _completions(rows):
@@ -86,6 +90,35 @@ def _table(result: dict[str, Any], rows: list[dict[str, Any]], width: int) -> Ta
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_line(row, limit, width), style=STYLES.get(str(row.get("kind")), ""))
+    return table
+
+
+# Side effects that a terminal has room for: key of a row, head of the column.
+EFFECTS = (
+    ("completion_perplexity_ratio", "replies' ppl."),
+    ("distinct_2", "distinct-2"),
+    ("repetition", "repetition"),
+    ("declines", "declined"),
+    ("capability", "capability"),
+    ("off_target", "off-target"),
+)
+
+
+def _effects(rows: list[dict[str, Any]]) -> Table | None:
+    """Side effects by method; None where they were not measured."""
+    from rich import box
+    from rich.table import Table
+
+    measured = [row for row in rows if interval(row.get("capability")).measured]
+    if not measured:
+        return None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+    table.add_column("side effects", min_width=8, overflow="fold")
+    for _, head in EFFECTS:
+        table.add_column(head, justify="right")
+    for row in measured:
+        cells = [_text(_cell(row.get(key), 2).replace("n.m.", "–")) for key, _ in EFFECTS]
+        table.add_row(_text(name_of(row).replace("\n", " ")), *cells, style=STYLES.get(str(row.get("kind")), ""))
     return table
 
 

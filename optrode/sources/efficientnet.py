@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from optrode.errors import BadFile
-from optrode.sources.files import one_line
+from optrode.messages import one_line
 
 
 class Stage(NamedTuple):

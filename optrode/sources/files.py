@@ -1,4 +1,4 @@
-"""Small helpers on files: content hashes, made-once targets, one-line causes."""
+"""Small helpers on files: content hashes, made-once targets."""
 
 from __future__ import annotations
 
@@ -43,15 +43,3 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
         if not target.exists():
             make(target)
     return target
-
-
-def one_line(error: BaseException | str, longest: int = 200) -> str:
-    """The first line that says something, cut to `longest` characters: causes are quoted inside our own one line.
-
-    >>> one_line("\\n  Header too large\\nTraceback")
-    'Header too large'
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return "" if isinstance(error, str) else type(error).__name__
-    return lines[0] if len(lines[0]) <= longest else lines[0][: longest - 3] + "..."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optrode.errors import BadFile, MissingFile, NotSupported
-from optrode.sources.files import one_line
+from optrode.messages import one_line
 from optrode.sources.quiet import quiet_transformers
 from optrode.sources.source import Source
 

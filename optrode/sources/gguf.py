@@ -10,10 +10,12 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optrode.errors import BadFile, NotSupported
+from optrode.errors import BadFile, NotSupported, OptrodeError
 from optrode.home import home, written_whole
-from optrode.sources.files import made_once, one_line, sha256_of
+from optrode.messages import one_line, plain
+from optrode.sources.files import made_once, sha256_of
 from optrode.sources.folders import open_folder
+from optrode.sources.gguf_header import Header, read_header
 from optrode.sources.quiet import quiet_transformers, shown_when_slow
 from optrode.sources.source import Source
 
@@ -60,14 +62,20 @@ def _read(path: Path) -> tuple[PreTrainedModel, Any | None]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        from gguf import GGUFReader
-
-        has_tokenizer = "tokenizer.ggml.tokens" in GGUFReader(path).fields
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        header = read_header(path)
+        _check_size(path, header)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True
+        )
+        model, report = loaded
+        missing = sorted(report["missing_keys"])
+        if missing:
+            # They would hold random numbers.
+            raise BadFile(f"{path.name} lacks {len(missing)} weights of its network, such as {plain(missing[0])}")
         tokenizer = None
-        if has_tokenizer:
+        if "tokenizer.ggml.tokens" in header.arrays:
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, padding_side="left")
-    except MemoryError:
+    except (MemoryError, OptrodeError):
         raise
     except ImportError as error:
         raise NotSupported(f"{path.name}: reading GGUF needs gguf and accelerate; {one_line(error)}") from error
@@ -76,6 +84,19 @@ def _read(path: Path) -> tuple[PreTrainedModel, Any | None]:
             raise NotSupported(f"{path.name} cannot be read by transformers: {one_line(error)}") from error
         raise BadFile(f"{path.name} is damaged or not a GGUF that transformers reads: {one_line(error)}") from error
     return model, tokenizer
+
+
+def _check_size(path: Path, header: Header) -> None:
+    """Raises `BadFile` for a network that is larger than the tensors of the file, before memory is taken for it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    with torch.device("meta"):
+        wanted = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
+    # Weights that are tied may count twice.
+    if wanted > 2 * header.elements:
+        raise BadFile(f"{path.name} is damaged: its network has {wanted:,} weights and it holds {header.elements:,}")
 
 
 def _without_quantisation(model: PreTrainedModel) -> PreTrainedModel:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optrode.errors import BadFile, MissingFile, UnknownModel, did_you_mean
-from optrode.sources.files import one_line
+from optrode.messages import one_line
 from optrode.sources.folders import open_folder
 from optrode.sources.known import known_names
 from optrode.sources.quiet import quiet_transformers, shown_when_slow

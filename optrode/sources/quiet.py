@@ -7,7 +7,10 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from threading import Timer
+
+from optrode.notebook.bar import notebook, notebook_bar
 
 
 @contextmanager
@@ -27,6 +30,18 @@ def quiet_transformers() -> Iterator[None]:
         shown.set_verbosity(verbosity)
         if bars:
             shown.enable_progress_bar()
+
+
+@functools.cache
+def import_bars() -> None:
+    """Import, without a sound, the progress bars that transformers imports.
+
+    In a notebook without widgets tqdm warns about bars of its own, which nobody asked for.
+    """
+    if notebook():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import tqdm.auto  # noqa: F401
 
 
 @functools.cache
@@ -63,8 +78,13 @@ def _no_gguf_bar() -> Iterator[None]:
 def shown_when_slow(message: str, after: float = 2.0) -> Iterator[None]:
     """A status line on stderr, shown only when the block runs longer than `after` seconds.
 
-    On a terminal it spins and vanishes at the end; elsewhere the message is printed once.
+    On a terminal it spins, in a notebook it stands below the cell, and vanishes at the end; elsewhere the message is
+    printed once.
     """
+    if notebook():
+        with _in_notebook(message, after):
+            yield
+        return
     from rich.console import Console
     from rich.markup import escape
 
@@ -86,3 +106,24 @@ def shown_when_slow(message: str, after: float = 2.0) -> Iterator[None]:
         timer.cancel()
         timer.join()
         status.stop()
+
+
+@contextmanager
+def _in_notebook(message: str, after: float) -> Iterator[None]:
+    bar = notebook_bar()
+    # What a thread displays goes to the cell that is running only with that cell's context.
+    show = functools.partial(copy_context().run, bar.add_task, message) if bar is not None else _nothing
+    timer = Timer(after, show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        if bar is not None:
+            bar.stop()
+
+
+def _nothing() -> None:
+    """Where output is captured, nobody looks."""

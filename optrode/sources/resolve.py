@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from optrode.errors import BadFile, BadInput, MissingFile, UnknownModel, did_you_mean
 from optrode.sources.known import Recipe, find_recipe, known_names, local_path
+from optrode.sources.peft_hosts import without_peft
+from optrode.sources.quiet import import_bars
 from optrode.sources.source import Source
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ def open_source(
     """Load a model from wherever it is. A string is tried as, in this order:
 
     a short name (`known_models()`), an existing folder in the layout of transformers, an existing GGUF file, a hub id
-    `org/name`. A module in memory is given back as the same object, in the mode and on the device it has.
+    `org/name`. A module in memory is given back as the same object, in the mode and on the device it has; of one that
+    PEFT has wrapped, the network inside, which has the adapters in it (see `peft_hosts`).
 
     dtype: of the loaded weights; None keeps the one that is stored (float32 for the named models and GGUF).
     device: where the weights go, as in torch; no effect on a module in memory.
@@ -50,6 +53,7 @@ def open_source(
     >>> source.module is layer, source.name, source.origin["kind"]
     (True, 'Linear', 'module')
     """
+    import_bars()
     if isinstance(where, str | Path):
         source = _open_named(where, dtype, device, revision)
     else:
@@ -144,6 +148,7 @@ def _open_module(where: object, dtype: torch.dtype | None, revision: str | None)
         raise BadInput(f"a model is a name, a path or a torch module, not {type(where).__name__}")
     if dtype is not None or revision is not None:
         raise BadInput("a module in memory is used as it is: convert it yourself and leave dtype and revision out")
+    where = without_peft(where)
     kind = type(where)
     return Source(
         where, None, None, kind.__name__, {"kind": "module", "where": f"{kind.__module__}.{kind.__qualname__}"}

@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from optrode.errors import BadFile, MissingFile
 from optrode.home import home, written_whole
-from optrode.sources.files import made_once, one_line, sha256_of
+from optrode.messages import one_line
+from optrode.sources.files import made_once, sha256_of
 from optrode.sources.quiet import shown_when_slow
 
 

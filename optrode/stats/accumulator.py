@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadFile, BadInput
+from ..messages import shown
 from .rows import Rows
 
 Own = TypeVar("Own", bound="Accumulator")
@@ -88,6 +88,11 @@ class Accumulator:
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         raise NotImplementedError
 
+    @classmethod
+    def least(cls, shape: Sequence[int], **settings: Any) -> int:
+        """How many numbers the state of one has at least. A file that holds fewer is refused before memory is taken."""
+        return prod(shape)
+
     # Files ------------------------------------------------------------------------------------------------------------
 
     def described(self) -> dict[str, Any]:
@@ -103,20 +108,17 @@ class Accumulator:
         """Take over a state. Raises `BadFile` where it is not one of this accumulator."""
         try:
             self.count, self.skipped = (int(number) for number in tensors["rows"])
+            if self.count < 0 or self.skipped < 0:
+                raise ValueError("fewer rows than none")
             self._restore({name: tensor for name, tensor in tensors.items() if name != "rows"})
-        except (KeyError, ValueError, RuntimeError, IndexError, TypeError) as problem:
-            raise BadFile(f"this is no state of {self!r} ({type(problem).__name__})") from problem
+        except (LookupError, ArithmeticError, ValueError, RuntimeError, TypeError) as problem:
+            raise BadFile(f"this is no state of {type(self).__name__} ({type(problem).__name__})") from problem
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file; it is whole or absent."""
-        from safetensors.torch import save_file
+        from .file import write_file
 
-        from ..home import written_whole
-
-        path = Path(path)
-        with written_whole(path) as aside:
-            save_file(contiguous(self.state_dict()), aside, metadata={"optrode": json.dumps(self.described())})
-        return path
+        return write_file(path, self.described(), self.state_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Accumulator:
@@ -140,19 +142,30 @@ class Accumulator:
 
 def made(described: dict[str, Any], tensors: dict[str, Tensor]) -> Accumulator:
     """The accumulator of a description and a state. Raises `BadFile`."""
-    kind = KINDS.get(described.get("kind", ""))
+    name = described.get("kind")
+    kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise BadFile(f"this version knows no accumulator {described.get('kind')!r}: update optrode")
+        raise BadFile(f"this version knows no accumulator {shown(described.get('kind'))}: update optrode")
     try:
+        check_size(kind.least(sizes(described["shape"]), **described["settings"]), tensors)
         accumulator = kind(described["shape"], **described["settings"])
-    except (KeyError, TypeError, ValueError, BadInput) as problem:
+    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError, BadInput) as problem:
         raise BadFile(f"the settings of the accumulator '{kind.kind}' are damaged") from problem
     accumulator.load_state_dict(tensors)
     return accumulator
 
 
-def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+def sizes(shape: Any) -> tuple[int, ...]:
+    """The shape of a row as a file says it. Raises `ValueError`."""
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError("a shape that is none")
+    return tuple(shape)
+
+
+def check_size(least: int, tensors: dict[str, Tensor]) -> None:
+    """Raises `ValueError` where tensors hold fewer numbers than a state has."""
+    if not least <= sum(tensor.numel() for tensor in tensors.values()):
+        raise ValueError("a state that is larger than its tensors")
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,6 +22,10 @@ class Count(Accumulator):
     """
 
     kind = "count"
+
+    @classmethod
+    def least(cls, shape: Sequence[int], **settings: Any) -> int:
+        return 0
 
     def result(self) -> dict[str, Tensor]:
         return {"count": torch.tensor(self.count), "skipped": torch.tensor(self.skipped)}

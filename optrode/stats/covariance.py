@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,10 @@ class Covariance(Accumulator):
         self._mean = torch.zeros(self.units, dtype=torch.float64)
         self._products = torch.zeros(self.units, self.units, dtype=torch.float64)
         self._rows = 0
+
+    @classmethod
+    def least(cls, shape: Sequence[int], **settings: Any) -> int:
+        return prod(shape) ** 2
 
     def result(self) -> dict[str, Tensor]:
         n = self._rows or float("nan")

@@ -16,7 +16,7 @@ from .token_mask import SINK_FACTOR
 if TYPE_CHECKING:
     from .statistics import SiteStatistics, Statistics
 
-# A unit is an outlier from so many times the median root mean square of its site's units on.
+# A unit is an outlier from so many times the usual root mean square of its site's units on.
 OUTLIER_FACTOR = 6.0
 
 
@@ -25,11 +25,23 @@ def root_mean_squares(site: SiteStatistics) -> Tensor:
     return (site["mean"] ** 2 + site["variance"]).sqrt().flatten()
 
 
+def usual_size(sizes: Tensor) -> float:
+    """The median root mean square of the units that are not always zero; NaN where all are.
+
+    Silent units say nothing about the others' size: where most are, as after a ReLU, a median over all would be zero.
+
+    >>> usual_size(torch.tensor([0.0, 0.0, 0.0, 2.0, 3.0, 40.0]))
+    3.0
+    """
+    known = sizes[sizes > 0]
+    return float(known.median()) if len(known) else float("nan")
+
+
 def outlier_units(site: SiteStatistics) -> list[int]:
-    """Units (counted over all axes) whose root mean square is `OUTLIER_FACTOR` times the median one, largest first."""
+    """Units (counted over all axes) whose root mean square is `OUTLIER_FACTOR` times the usual one, largest first."""
     sizes = root_mean_squares(site)
-    found = ((sizes >= OUTLIER_FACTOR * sizes.median()) & (sizes > 0)).nonzero().flatten()
-    return found[sizes[found].argsort(descending=True)].tolist()
+    found = (sizes >= OUTLIER_FACTOR * usual_size(sizes)).nonzero().flatten()
+    return found[sizes[found].argsort(descending=True, stable=True)].tolist()
 
 
 def silent_units(site: SiteStatistics) -> list[int]:
@@ -63,17 +75,17 @@ def unit_name(site: SiteStatistics, unit: int) -> str:
 
 
 def outlier_channels(statistics: Statistics) -> list[dict[str, Any]]:
-    """Every outlier unit of every site: site, unit, its root mean square, and the ratio to the median one."""
+    """Every outlier unit of every site: site, unit, its root mean square, and the ratio to the usual one."""
     found = []
     for address, site in statistics.items():
         if "variance" not in site or not site.count:
             continue
         sizes = root_mean_squares(site)
-        median = float(sizes.median())
+        usual = usual_size(sizes)
         for unit in outlier_units(site):
             size = float(sizes[unit])
             entry = {"site": address, "layer": layer_of(address), "unit": unit_name(site, unit), "rms": size}
-            found.append({**entry, "ratio": size / median if median else float("inf")})
+            found.append({**entry, "ratio": size / usual})
     return found
 
 
@@ -88,7 +100,8 @@ def sink_tokens(statistics: Statistics) -> list[dict[str, Any]]:
             continue
         median = float(site["norm_median"])
         for norm, where in zip(site["norm_top"].tolist(), site["norm_top_where"], strict=True):
-            if norm > SINK_FACTOR * median:
+            # Where most rows are zero, nothing says what a usual norm is.
+            if norm > SINK_FACTOR * median > 0:
                 entry = {"site": address, "layer": layer_of(address), "norm": norm, "ratio": norm / median}
                 found.append({**entry, **_place(statistics, where)})
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +36,7 @@ class Histogram(Accumulator):
     def __init__(self, shape: int | Sequence[int] = (), edges: Sequence[float] = ()):
         super().__init__(shape)
         self.edges = tuple(float(edge) for edge in np.asarray(edges, np.float32))
-        if len(self.edges) < 2 or any(a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
+        if len(self.edges) < 2 or not all(a < b for a, b in zip(self.edges, self.edges[1:], strict=False)):
             raise BadInput("a histogram needs at least two edges, each above the one before")
         self._edges = torch.tensor(self.edges, dtype=torch.float32)
         self._counts = torch.zeros(len(self.edges) + 1, self.units, dtype=torch.int64)
@@ -50,6 +52,10 @@ class Histogram(Accumulator):
         # The largest value belongs to the last bin.
         edges[-1] = np.nextafter(np.float32(max(high, edges[-2])), np.float32(np.inf))
         return cls(extremes.shape, np.unique(edges).tolist())
+
+    @classmethod
+    def least(cls, shape: Sequence[int], **settings: Any) -> int:
+        return (len(settings["edges"]) + 1) * prod(shape)
 
     def result(self) -> dict[str, Tensor]:
         bins = len(self.edges) - 1
@@ -123,6 +129,10 @@ class Magnitudes(Accumulator):
     def above(self, bound: float) -> int:
         """How many magnitudes are above `bound`, to the resolution of the bins."""
         return int(self._counts[(int(np.array(bound, np.float32).view(np.uint32)) >> 15) + 1 :].sum())
+
+    @classmethod
+    def least(cls, shape: Sequence[int], **settings: Any) -> int:
+        return 0
 
     def result(self) -> dict[str, Tensor]:
         names = {"median": 0.5, "p95": 0.95, "p99": 0.99}

@@ -41,7 +41,7 @@ def stats(
     """Statistics of activations, taken while they pass: nothing is kept whole.
 
     `source`: a model, with `data` as `optrode.harvest` takes it (texts, conversations, token ids, a path); a store or
-    its path; or `Activations`. `sites` defaults to `layers.*.out` of a model, and to all sites else.
+    its path; or `Activations`. `sites` defaults to `layers.*.out` of a model, and to all sites of measurements else.
 
     `collect` names what is wanted (`optrode.stats.choice.NAMES`):
 
@@ -60,7 +60,8 @@ def stats(
     Padding never counts. `mask="usual"` leaves out special tokens and sinks too, in a store those that its `mask` says,
     of a model those of ten times the median norm of their text at any site that is read; for that, one forward's sites
     are in memory at once. `positions` selects tokens (of a store, when it is harvested). Rows that hold NaN or infinity
-    are left out whole and counted as `skipped`. Exactly `tokens` rows are seen, or all there are.
+    are left out whole and counted as `skipped`. Exactly `tokens` rows are seen, or all there are. Each place of a
+    picture (patch or pixel) is a row; where sites differ in their places, `tokens` counts pictures.
 
     Active edits are seen. The same rows give the same statistics whatever the batches and shards; a network's numbers
     differ in their last bits with the batches they ran in. Raises `UnknownName`, `UnknownSite`, `BadInput`,
@@ -82,6 +83,8 @@ def stats(
 
     if mask not in MASKS:
         raise BadInput(f"mask={mask!r} is not known: use {' or '.join(MASKS)}")
+    if tokens is not None and tokens < 1:
+        raise BadInput(f"tokens must be at least 1, not {tokens}")
     chosen = Positions(positions) if isinstance(positions, str) else positions
     wanted, pairs = checked(collect), [(first, second) for first, second in cross]
     if isinstance(source, Host):
@@ -93,6 +96,10 @@ def stats(
         )  # fmt: skip
     if data is not None:
         raise BadInput("data= goes with a model: a store and activations have theirs")
+    texts = {"context": context, "template": template, "system": system, "column": column}
+    for name, value in {**texts, "tokens": tokens if isinstance(source, Activations) else None}.items():
+        if value is not None:
+            raise BadInput(f"{name}= says how data is read, which was done before: leave it out")
     if isinstance(source, Activations):
         return of_activations(source, sites, wanted, pairs, chosen, mask)
     store = source if isinstance(source, Store) else open(source)

@@ -16,7 +16,7 @@ from ..errors import NotSupported
 from ..positions import Positions
 from ..sites import parse, select
 from .choice import Wanted
-from .feeding import Feeding
+from .feeding import Feeding, measured
 from .rows import WHERE
 from .statistics import Statistics
 from .token_mask import token_mask
@@ -40,10 +40,11 @@ def of_activations(
 ) -> Statistics:
     chosen = _chosen(acts, sites)
     outer = {address: 2 if acts.axes[address][1:2] == ("token",) else 1 for address in chosen}
-    feeding = Feeding([_site(acts, address, outer[address]) for address in chosen], wanted, cross)
+    own = measured((_site(acts, address, outer[address]) for address in chosen), named=sites is not None)
+    feeding = Feeding(own, wanted, cross)
     known: dict[int, str] = {}
     keep, where = _of_batch(acts, positions, mask)
-    for address in track(chosen, "measuring"):
+    for address in track(feeding.addresses, "measuring"):
         h = acts[address]
         if outer[address] == 2 and keep is not None and where is not None:
             feeding.take(address, h, keep, where)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..engine.edited import PREFIXES
 from ..engine.progress import Amount
 from ..engine.trial import in_eval_mode
-from ..errors import BadInput, NotSupported
+from ..errors import NotSupported
 from ..host import Host
 from ..positions import Positions
 from ..store.documents import documents_of
@@ -48,8 +48,6 @@ def of_model(
     tokens_per_forward: int,
 ) -> Statistics:
     _refuse_prefixes(host)
-    if tokens is not None and tokens < 1:
-        raise BadInput(f"tokens must be at least 1, not {tokens}")
     documents = documents_of(data, column)
     settings = TextSettings(context_of(host, context), template, system, positions)
     feed = feed_of(host, documents, sites, positions, settings)

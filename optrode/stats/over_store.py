@@ -11,14 +11,15 @@ from ..engine.progress import Amount
 from ..errors import NotSupported
 from ..positions import Positions
 from .choice import Wanted
-from .feeding import Feeding
+from .feeding import Feeding, measured
+from .rows import several
 from .statistics import Statistics
 
 if TYPE_CHECKING:
     from ..store import Shard, Store
 
-# Rows that are read at once.
-_ROWS = 4096
+# What is read at once: so many rows, and of large ones so many values.
+_ROWS, _VALUES = 4096, 2**24
 
 
 def of_store(
@@ -32,10 +33,11 @@ def of_store(
 ) -> Statistics:
     if positions is not None:
         raise NotSupported("positions are selected when a store is harvested: op.harvest(..., positions=...)")
-    feeding = Feeding([store.site(address) for address in store.matching(sites)], wanted, cross)
+    chosen = measured((store.site(address) for address in store.matching(sites)), named=sites is not None)
+    feeding = Feeding(chosen, wanted, cross)
     known: dict[int, str] = {}
     left = len(store) if tokens is None else min(tokens, len(store))
-    with Amount("measuring", left, f"{store.unit}s") as bar:
+    with Amount("measuring", left, several(store.unit)) as bar:
         for shard in store.shards:
             rows = min(left, shard.rows)
             left -= rows
@@ -52,8 +54,9 @@ def _take_shard(shard: Shard, rows: int, feeding: Feeding, mask: str, known: dic
     frame = shard.metadata()
     where = np.stack([np.asarray(frame[name], np.int64) for name in ("document", "example", "position", "token_id")], 1)
     keep = shard.mask if mask == "usual" else None
-    for first in range(0, rows, _ROWS):
-        stop = min(first + _ROWS, rows)
+    step = max(1, min(_ROWS, _VALUES // feeding.largest_row))
+    for first in range(0, rows, step):
+        stop = min(first + step, rows)
         for address in feeding.addresses:
             counts = None if keep is None else keep[first:stop]
             feeding.take(address, shard.values(address, first, stop), counts, where[first:stop])

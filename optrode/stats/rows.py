@@ -24,6 +24,20 @@ _BLOCK_VALUES = 2**16
 ROWS_AT_ONCE = 4096
 
 
+def in_words(count: int, what: str) -> str:
+    """A number of rows, or of other things, as a person says it.
+
+    >>> in_words(1, "token"), in_words(1200, "patch")
+    ('1 token', '1,200 patches')
+    """
+    return f"{count:,} {what if count == 1 else several(what)}"
+
+
+def several(what: str) -> str:
+    """`tokens` of `token`, `patches` of `patch`."""
+    return f"{what}{'es' if what.endswith('ch') else 's'}"
+
+
 class Rows:
     """Rows of one site: `values` [row, unit] float32, all of them finite; `where` [row, 4] int64, see `WHERE`.
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..errors import BadFile, BadInput, UnknownName, UnknownSite, did_you_mean
+from ..messages import shown
 from ..sites import parse, select
 from ..version import __version__
-from .accumulator import Accumulator, contiguous, made
+from .accumulator import Accumulator, check_size, made, sizes
 from .covariance import CrossMoments
-from .file import read_file
-from .rows import WHERE
+from .file import read_file, write_file
+from .rows import WHERE, in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,11 +187,6 @@ class Statistics(Mapping[str, SiteStatistics]):
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file (`.stats` by custom); it is whole or absent."""
-        from safetensors.torch import save_file
-
-        from ..home import written_whole
-
-        path = Path(path)
         sites, tensors = [], {}
         for number, site in enumerate(self.values()):
             parts = {kind: one.described() for kind, one in site.accumulators.items()}
@@ -204,9 +200,7 @@ class Statistics(Mapping[str, SiteStatistics]):
             "cross": [{"sites": list(pair), **moments.described()} for pair, moments in self.cross.items()],
             "tokens": {str(token): text for token, text in sorted(self.tokens.items())},
         }  # fmt: skip
-        with written_whole(path) as aside:
-            save_file(contiguous(tensors), aside, metadata={"optrode": json.dumps(described)})
-        return path
+        return write_file(path, described, tensors)
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:
@@ -215,19 +209,27 @@ class Statistics(Mapping[str, SiteStatistics]):
         described, tensors = read_file(path)
         if described.get("format") != FORMAT:
             raise BadFile(
-                f"'{path.name}' has format {described.get('format')!r}, this version reads {FORMAT}: update optrode"
+                f"'{path.name}' has format {shown(described.get('format'))}, this version reads {FORMAT}: "
+                "update optrode"
             )
         try:
             return _built(described, tensors)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as problem:
+        except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError) as problem:
             raise BadFile(f"'{path.name}' is damaged ({type(problem).__name__})") from problem
+
+    def _repr_html_(self) -> str:
+        from ..notebook.statistics import measured
+        from .summary import summary
+
+        return measured((self, lambda: summary(self)))
 
     def __repr__(self) -> str:
         first = next(iter(self._sites.values()), None)
         if first is None:
             return "Statistics of no site"
         where = first.address if len(self) == 1 else f"{len(self)} sites, {first.address} to {list(self)[-1]}"
-        lines = [f"Statistics of {self.info.get('model')}: {self.count:,} {self.info.get('unit', 'row')}s at {where}"]
+        rows = in_words(self.count, self.info.get("unit") or "row")
+        lines = [f"Statistics of {self.info.get('model')}: {rows} at {where}"]
         lines.append(f"  {', '.join(first)}")
         skipped = sum(site.skipped for site in self.values())
         return "\n".join(lines + ([f"  {skipped:,} rows with NaN or infinity were left out"] if skipped else []))
@@ -249,7 +251,9 @@ def _built(described: dict[str, Any], tensors: dict[str, Tensor]) -> Statistics:
         }
         sites[entry["address"]] = SiteStatistics(entry["address"], tuple(entry["axes"]), parts)
     for number, entry in enumerate(described["cross"]):
-        moments = CrossMoments(*entry["shapes"])
+        first, second = map(sizes, entry["shapes"])
+        check_size(prod(first) * prod(second), _under(tensors, f"cross/{number}/"))
+        moments = CrossMoments(first, second)
         moments.load_state_dict(_under(tensors, f"cross/{number}/"))
         cross[entry["sites"][0], entry["sites"][1]] = moments
     tokens = {int(token): text for token, text in described["tokens"].items()}

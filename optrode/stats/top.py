@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +42,10 @@ class Top(Accumulator):
         self._values = np.full((k, self.units), -np.inf, np.float32)
         self._places = np.full((k, self.units, len(WHERE)), -1, np.int64)
         self._kept = 0
+
+    @classmethod
+    def least(cls, shape: Sequence[int], **settings: Any) -> int:
+        return settings.get("k", 1) * prod(shape)
 
     def result(self) -> dict[str, Tensor]:
         known = (np.arange(self.k) < self._kept)[:, None]

@@ -22,7 +22,8 @@ from ..model import Model
 from ..parts.bench import Neutral, Written, distinct_bigrams, fluency, maybe_edited, rewrites_prompt, write_replies
 from ..parts.choice import ForcedChoice
 from ..parts.discovery import find_method
-from ..parts.judge import Judge, fit_judge
+from ..parts.judge import Judge, RuleJudge, fit_judge, rule_judge
+from ..parts.metrics.effects import SideEffects
 from ..parts.pairs import conversation
 from ..parts.probe import accuracy_by_layer
 from ..parts.statistics import bootstrap_mean, bootstrap_ratio
@@ -59,14 +60,16 @@ class Bench:
         self.test = ForcedChoice(model, spread(behaviour.test, size.test), resume_at)
         self.tune_neutral = Neutral(model, passages[: size.neutral], resume_at)
         self.test_neutral = Neutral(model, passages[size.neutral :], resume_at)
-        self.judge: Judge = fit_judge(behaviour.judge)
-        self.written_choices = spread(behaviour.test, size.written)
+        self.judge: Judge | RuleJudge = rule_judge(behaviour) if behaviour.rule else fit_judge(behaviour.judge)
+        self.questions = spread(behaviour.questions, size.written)
         self.new_tokens = size.new_tokens
         self.base_tune = self.tune.ask().numpy()
         self.base_test = self.test.ask().numpy()
-        self.base_written = write_replies(model, self.written_choices, None, new_tokens=size.new_tokens)
-        self.base_judged = self.judge(self.base_written.replies)
+        self.base_written = write_replies(model, self.questions, None, new_tokens=size.new_tokens)
+        self.base_judged = self.judged(self.base_written)
         self.base_fluency = fluency(model, self.base_written)
+        self.effects = _side_effects(model, behaviour, settings, resume_at)
+        self.base_effects = self.effects.columns(None, self.base_written) if self.effects else {}
         self.sign = _sign(settings.direction, float(self.base_judged.mean()))
 
     def effect(self, edit: Edit) -> float:
@@ -82,11 +85,28 @@ class Bench:
             return self.sign * (asked.ask(fresh=rewrites_prompt(edit)).numpy() - base)
 
     def write(self, edit: Edit) -> Written:
-        return write_replies(self.model, self.written_choices, edit, new_tokens=self.new_tokens)
+        return write_replies(self.model, self.questions, edit, new_tokens=self.new_tokens)
+
+    def judged(self, written: Written) -> np.ndarray:
+        """How far each reply shows the behaviour, from 0 to 1."""
+        if isinstance(self.judge, RuleJudge):
+            return self.judge(written.replies, written.prompts)
+        return self.judge(written.replies)
 
     def shift(self, written: Written) -> np.ndarray:
         """Judged shift of freely written replies, in the wanted direction, as a difference of probabilities."""
-        return self.sign * (self.judge(written.replies) - self.base_judged)
+        return self.sign * (self.judged(written) - self.base_judged)
+
+
+def _side_effects(model: Model, behaviour: Behaviour, settings: Settings, layers: Sequence[int]) -> SideEffects | None:
+    """What side effects are measured with, where the size asks for them."""
+    size = settings.size
+    if not size.capability:
+        return None
+    return SideEffects(
+        model, behaviour.name, questions=size.capability, choices=size.off_target, requests=size.requests,
+        new_tokens=size.new_tokens, layers=layers, seed=settings.seed,
+    )  # fmt: skip
 
 
 def run(model: Model, behaviour: Behaviour, settings: Settings) -> tuple[dict[str, Any], Edit | None]:
@@ -182,6 +202,7 @@ def _test(candidate: Candidate, bench: Bench, settings: Settings) -> dict[str, A
             fluency(bench.model, written), bench.base_fluency, seed=settings.seed
         ).as_dict(),
         "distinct_bigrams": round(distinct_bigrams(written.replies), 3),
+        **(bench.effects.columns(edit, written) if bench.effects else {}),
         "kl_neutral": bootstrap_mean(kl, seed=settings.seed).as_dict(),
         "seconds_fit": round(candidate.seconds_fit, 2),
         "seconds_tune": round(candidate.seconds_tune, 2),
@@ -193,7 +214,7 @@ def _test(candidate: Candidate, bench: Bench, settings: Settings) -> dict[str, A
 
 
 def _groups(bench: Bench) -> list[str]:
-    return [choice.group for choice in bench.written_choices]
+    return [question.group for question in bench.questions]
 
 
 def _completions(bench: Bench, written: Written, count: int = 3) -> list[dict[str, str]]:

@@ -25,7 +25,11 @@ RANDOM_ID = "random-direction"
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything a comparison uses. `layers` counts layers on offer, spread over the depth."""
+    """How much of everything a comparison uses. `layers` counts layers on offer, spread over the depth.
+
+    `methods` are those compared where the user names none (empty: all there are). `capability` questions, `off_target`
+    choices of each other behaviour and harmless `requests` measure side effects; 0 questions: none are measured.
+    """
 
     name: str
     pairs: int
@@ -37,10 +41,23 @@ class Size:
     layers: int
     strengths: tuple[float, ...]
     random_directions: int = 20
+    methods: tuple[str, ...] = ()
+    capability: int = 0
+    off_target: int = 0
+    requests: int = 0
 
 
 QUICK = Size(
-    "quick", pairs=60, tune=24, test=48, written=24, new_tokens=24, neutral=4, layers=4, strengths=(0.1, 0.2, 0.4)
+    "quick",
+    pairs=60,
+    tune=24,
+    test=48,
+    written=24,
+    new_tokens=24,
+    neutral=4,
+    layers=4,
+    strengths=(0.1, 0.2, 0.4),
+    methods=("actadd", "caa", "control-vector", "probe-direction", "prompting", RANDOM_ID),
 )
 FULL = Size(
     "full",
@@ -52,6 +69,9 @@ FULL = Size(
     neutral=12,
     layers=8,
     strengths=(0.05, 0.1, 0.2, 0.3, 0.4),
+    capability=128,
+    off_target=16,
+    requests=24,
 )
 
 
@@ -130,7 +150,8 @@ def fit_all(
         if method.role == "baseline" and not behaviour.instructions[0 if sign > 0 else 1]:
             continue
         edits, seconds = _fit(model, behaviour, method, layers, reader)
-        turned = edits if method.role == "baseline" else {layer: edit * sign for layer, edit in edits.items()}
+        by_strength = method.role != "baseline" and method.strength_unit == "stream"
+        turned = {layer: edit * sign for layer, edit in edits.items()} if by_strength else edits
         found.append(Candidate(method, title, turned, seconds))
     return found
 
@@ -159,7 +180,7 @@ def chosen_methods(settings: Settings, sign: int) -> list[tuple[str, SteeringMet
     """
     package = __package__ or "optrode.steering"
     known = methods_of(package, str(Path(__file__).parent))
-    wanted = settings.methods or tuple(found.id for found in known.values())
+    wanted = settings.methods or settings.size.methods or tuple(found.id for found in known.values())
     methods: list[tuple[str, SteeringMethod]] = []
     for name in wanted:
         kind = find_method(package, name)

@@ -24,12 +24,15 @@ class SteeringMethod(Method):
     """Base of the family. `role` tells a table what a row is: method, baseline or control.
 
     `layer_site` is the site that a search over layers varies; `strength_scale` multiplies the strengths that are tried,
-    for methods that touch so few positions that a share of the norm would be too little.
+    for methods that touch so few positions that a share of the norm would be too little. `strength_unit` is `stream`
+    where a strength of 1 in `fit_layers` is a change as long as the stream's norm, and turns with its sign. It is
+    `operator` where the method itself says how far each token goes: 1 is its whole change, and `facing` turns it.
     """
 
     role: ClassVar[str] = "method"
     layer_site: ClassVar[str] = "layers.{layer}.out"
     strength_scale: ClassVar[float] = 1.0
+    strength_unit: ClassVar[str] = "stream"
 
     @classmethod
     def variants(cls) -> tuple[SteeringMethod, ...]:
@@ -37,7 +40,7 @@ class SteeringMethod(Method):
         return (cls(),)
 
     def facing(self, sign: int) -> SteeringMethod:
-        """The same method for (1) or against (-1) the behaviour; directions are turned by their strength instead."""
+        """The same method for (1) or against (-1) the behaviour; unit `stream` is turned by its strength instead."""
         return self
 
     @property
@@ -50,7 +53,7 @@ class SteeringMethod(Method):
         raise NotImplementedError
 
     def fit_layers(self, model: Model, behaviour: Behaviour, layers: Sequence[int]) -> dict[int, Edit]:
-        """One edit per layer whose strength is a share of the stream's norm; the sign points to the behaviour."""
+        """One edit per layer, with a strength in the method's `strength_unit`; a positive one means more behaviour."""
         raise NotImplementedError
 
 

@@ -30,7 +30,7 @@ def headline(rows: list[dict[str, Any]], bench: Bench, settings: Settings) -> st
     methods = [row for row in allowed if row["kind"] == "method"]
     if not methods:
         return f"No steering method stays within a perplexity ratio of {settings.budget:g} while moving {what}."
-    best, control = methods[0], next((row for row in rows if row["kind"] == "control"), None)
+    best, control = methods[0], next((row for row in rows if "spread" in row), None)
     chance = control["spread"]["p95"] if control else None
     figure = f"{best['shift']['value']:+.2f} [{best['shift']['low']:+.2f}, {best['shift']['high']:+.2f}]"
     baseline = next((row for row in allowed if row["kind"] == "baseline"), None)
@@ -80,11 +80,12 @@ def describe_protocol(bench: Bench, settings: Settings, layers: list[int]) -> di
         "budget": {"perplexity_ratio": settings.budget},
         "layers": layers,
         "strengths": list(settings.size.strengths),
-        "strength_unit": "share of the stream's median norm",
+        "strength_unit": "share of the stream's median norm, or of the method's own change where it fits that",
         "size": asdict(settings.size),
         "quick": settings.size.name == "quick",
         "direction": "for" if bench.sign > 0 else "against",
         "judge": bench.judge.describe(),
+        **({"side_effects": bench.effects.describe()} if bench.effects else {}),
     }
 
 
@@ -102,6 +103,7 @@ def unsteered_row(bench: Bench) -> dict[str, Any]:
         "seconds_fit": None,
         "seconds_tune": None,
         "tokens_per_second": round(bench.base_written.tokens / bench.base_written.seconds, 1),
+        **bench.base_effects,
         "within_budget": True,
         "judged": float(bench.base_judged.mean()),
         "completions": [],

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from os import PathLike, fspath
@@ -25,12 +26,15 @@ from typing import Any
 
 from ..encoding import Conversation
 from ..errors import BadFile, BadInput, MissingFile, did_you_mean
+from ..messages import one_line, plain
 
 COLUMNS = ("text", "prompt", "messages", "conversations", "input_ids")
 LINES = (".txt", ".text")
 JSON = (".jsonl", ".ndjson")
 PARQUET = (".parquet",)
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+# What Arrow raises for files that are damaged, or that say they are larger than the memory.
+_DAMAGE = (LookupError, ArithmeticError, ValueError, TypeError, RuntimeError, OSError, SystemError, MemoryError)
 Content = str | Conversation | list[int]
 Data = str | PathLike[str] | Sequence[Any]
 
@@ -43,12 +47,13 @@ class Picture:
     path: str
 
     def open(self) -> Any:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         with self.system.open(self.path, "rb") as file:
             try:
                 return Image.open(file).convert("RGB")
-            except (UnidentifiedImageError, OSError) as problem:
+            # Each format has errors of its own for what is damaged, and bombs have another one.
+            except Exception as problem:
                 raise BadFile(f"'{self.path}' is no picture that can be read, or is damaged") from problem
 
 
@@ -115,10 +120,13 @@ class Files(Documents):
     def digest(self) -> str:
         digest = hashlib.sha256()
         for path in self.paths:
-            digest.update(self._short(path).encode() + b"\0")
-            with self.system.open(path, "rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
+            digest.update(self._short(path).encode("utf-8", "surrogateescape") + b"\0")
+            try:
+                with self.system.open(path, "rb") as file:
+                    while block := file.read(1 << 22):
+                        digest.update(block)
+            except OSError as problem:
+                raise BadFile(f"'{plain(self._short(path))}' cannot be read: {one_line(problem)}") from problem
         return digest.hexdigest()
 
     def contents(self) -> Iterator[tuple[str, Content | Picture]]:
@@ -147,10 +155,10 @@ class Files(Documents):
 
     def _json(self, path: str) -> Iterator[tuple[int, Content]]:
         for number, line in self._lines(path):
-            where = f"{self._short(path)} line {number}"
+            where = f"{plain(self._short(path))} line {number}"
             try:
                 item = json.loads(line)  # type: ignore[arg-type]
-            except ValueError as problem:
+            except (ValueError, RecursionError) as problem:
                 raise BadFile(f"{where} is no JSON: write one object a line") from problem
             yield number, checked(self._of_row(item, where) if isinstance(item, dict) else item, where)
 
@@ -165,33 +173,33 @@ class Files(Documents):
         found = next((name for name in COLUMNS if name in names), None)
         if found is None:
             raise BadInput(
-                f"{where} has none of the columns {', '.join(COLUMNS)}: name the one of {', '.join(names)} with column="
+                f"{where} has none of the columns {', '.join(COLUMNS)}: name the one of {plain(', '.join(names))} with "
+                "column="
             )
         return found
 
     def _parquet(self, path: str) -> Iterator[tuple[int, Content]]:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        short = self._short(path)
+        short = plain(self._short(path))
         try:
             with self.system.open(path, "rb") as file:
                 table = pq.ParquetFile(file)
                 column = self._column(table.schema_arrow.names, short)
                 yield from self._rows(table.iter_batches(256, columns=[column], use_threads=False), column, short)
-        except pa.ArrowInvalid as problem:
+        except _DAMAGE as problem:
             raise BadFile(f"'{short}' is no Parquet file or is damaged") from problem
 
     def _arrow(self, path: str) -> Iterator[tuple[int, Content]]:
         """A file of a `datasets` folder: an Arrow stream."""
         import pyarrow as pa
 
-        short = self._short(path)
+        short = plain(self._short(path))
         try:
             with self.system.open(path, "rb") as file, pa.ipc.open_stream(file) as stream:
                 column = self._column(stream.schema.names, short)
                 yield from self._rows(stream, column, short)
-        except pa.ArrowInvalid as problem:
+        except _DAMAGE as problem:
             raise BadFile(f"'{short}' is no Arrow stream, as `datasets` writes them, or is damaged") from problem
 
     def _rows(self, batches: Any, column: str, short: str) -> Iterator[tuple[int, Content]]:
@@ -245,27 +253,51 @@ def _from_path(name: str, column: str | None) -> Documents:
     if not system.exists(root):
         raise MissingFile(f"there is no data at '{name}': name a file or folder, or give texts as a list")
     if not system.isdir(root):
+        _check_files(system, root, [root])
         if _kind(root) not in ("lines", "json", "parquet"):
             raise BadInput(f"'{name}' is no data: use {', '.join((*LINES, *JSON, *PARQUET))}, or a folder of pictures")
         return Files(name, system, root, [root], column)
     paths = _dataset_files(name, system, root) or sorted(path for path in system.find(root) if _kind(path))
     if not paths:
         raise BadInput(f"'{name}' is a folder without texts, tables or pictures")
+    _check_files(system, root, paths)
     return Files(name, system, root, paths, column)
+
+
+def _check_files(system: Any, root: str, paths: list[str]) -> None:
+    """Raises `BadFile` for pipes, devices and links to nowhere among local files: reading one may never end."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    for path in paths if isinstance(system, LocalFileSystem) else ():
+        if not os.path.isfile(path):
+            raise BadFile(f"'{plain(path[len(root) :].lstrip('/') or path)}' of the data is missing, or no file")
 
 
 def _dataset_files(name: str, system: Any, root: str) -> list[str]:
     """The files of a folder that `datasets` saved, in their order; nothing for another folder."""
     if system.exists(f"{root}/dataset_dict.json"):
-        splits = json.loads(system.cat_file(f"{root}/dataset_dict.json")).get("splits", [])
-        raise BadInput(f"'{name}' holds several splits ({', '.join(splits)}): name one, such as {name}/{splits[0]}")
+        splits = _names_in(system, name, root, "dataset_dict.json", lambda said: said["splits"]) or ["train"]
+        raise BadInput(
+            f"'{name}' holds several splits ({plain(', '.join(splits))}): name one, such as {name}/{plain(splits[0])}"
+        )
     if not system.exists(f"{root}/state.json"):
         return []
+    listed = _names_in(system, name, root, "state.json", lambda said: [one["filename"] for one in said["_data_files"]])
+    if not all(_kind(file) == "arrow" and not set(file) & set("/\\\0") for file in listed):
+        raise BadFile(f"'{name}/state.json' names files of other kinds or of other folders than `datasets` writes")
+    return [f"{root}/{file}" for file in listed]
+
+
+def _names_in(system: Any, name: str, root: str, file: str, names: Callable[[Any], Any]) -> list[str]:
+    """The names that a JSON file of `datasets` holds. Raises `BadFile`."""
+    _check_files(system, root, [f"{root}/{file}"])
     try:
-        state = json.loads(system.cat_file(f"{root}/state.json"))
-        return [f"{root}/{item['filename']}" for item in state["_data_files"]]
-    except (ValueError, KeyError, TypeError) as problem:
-        raise BadFile(f"'{name}/state.json' is not what `datasets` writes") from problem
+        found = names(json.loads(system.cat_file(f"{root}/{file}")))
+        if isinstance(found, list) and all(isinstance(part, str) for part in found):
+            return found
+    except (ValueError, LookupError, TypeError, RecursionError, OSError) as problem:
+        raise BadFile(f"'{name}/{file}' is not what `datasets` writes") from problem
+    raise BadFile(f"'{name}/{file}' is not what `datasets` writes")
 
 
 def _kind(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from .examples import Example
 from .layout import SCALE, ShardLayout, StoredSite
 from .planning import ShardPlan
 from .precision import Rounding, scales_of
+
+# Rounding goes over values seven times. Pieces of this many are half a megabyte in float32.
+PIECE_VALUES = 2**17
 
 
 class ShardBuffer:
@@ -80,7 +83,7 @@ class Landing:
             parts = list(self._parts(h.detach()))
             scale = self._scale(buffer, site, parts)
             out, norms = buffer.tensors[site.address], buffer.norms.get(site.address)
-            for first, values in parts:
+            for first, values in _pieces(parts):
                 stop = first + len(values)
                 buffer.rounding[site.address].keep(site.address, values, out[first:stop], scale)
                 if norms is not None:
@@ -109,6 +112,14 @@ class Landing:
         scale = scales_of(largest)
         buffer.tensors[site.address + SCALE][self.block] = scale
         return scale
+
+
+def _pieces(parts: list[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+    """The same rows in pieces of at most `PIECE_VALUES` values, which stay in the cache while they are gone over."""
+    for first, values in parts:
+        step = max(1, PIECE_VALUES // max(1, values.shape[1])) if values.device.type == "cpu" else len(values)
+        for start in range(0, len(values), max(1, step)):
+            yield first + start, values[start : start + step]
 
 
 def _largest(values: Tensor) -> Tensor:

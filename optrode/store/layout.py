@@ -15,7 +15,12 @@ from typing import Any
 
 import torch
 
+from ..messages import shown
+from ..sites import parse
+
 SCALE = "#scale"
+# Larger numbers are no size of anything, and their products would not fit into 64 bits.
+_MOST = 2**31
 _SAFE = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -56,18 +61,25 @@ class StoredSite:
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> StoredSite:
-        own, kept = _dtype(found["own"]), _dtype(found["kept"])
-        return cls(
-            str(found["address"]), str(found["equation"]), tuple(found["axes"]), tuple(map(int, found["shape"])), own,
-            kept, bool(found["scaled"]),
-        )  # fmt: skip
+        """Raises `ValueError`, `TypeError`, `KeyError` for what `as_json` does not write."""
+        own, kept, axes, shape = _dtype(found["own"]), _dtype(found["kept"]), found["axes"], found["shape"]
+        texts = [found["address"], found["equation"], *axes]
+        if not all(isinstance(text, str) for text in texts) or type(found["scaled"]) is not bool:
+            raise TypeError("a site of other entries")
+        if len(axes) != len(shape) or not all(type(size) is int and 0 < size < _MOST for size in shape):
+            raise ValueError("a site whose shape is none")
+        parse(found["address"])
+        return cls(found["address"], found["equation"], tuple(axes), tuple(shape), own, kept, found["scaled"])
 
 
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype) or dtype not in _SAFE:
-        raise ValueError(f"the dtype {name!r}")
-    return dtype
+def _dtype(name: Any) -> torch.dtype:
+    # Not looked up in torch: some of its names are modules that are imported when somebody asks for them.
+    if not isinstance(name, str) or name not in _NAMES:
+        raise ValueError(f"the dtype {shown(name)}")
+    return _NAMES[name]
+
+
+_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in _SAFE}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import BadFile, BadInput, MissingFile, UnknownSite, did_you_mean
 from ..sites import parse, select
+from ..stats.rows import in_words
 from .gathering import MappedRows
 from .layout import StoredSite
 from .receipts import INDEX, STORE, Receipt, store_hash, unsealed
@@ -114,7 +115,7 @@ class Store:
         patterns = [sites] if isinstance(sites, str) else list(sites)
         raw = [text for text in patterns if text in self._sites]
         rest = [text for text in patterns if text not in raw]
-        layers = [int(address.split(".")[1]) for address in self._sites if address.startswith("layers.")]
+        layers = layers_of(self._sites)
         chosen = select(rest, [a for a in self._sites if not parse(a).raw], max(layers, default=-1) + 1) if rest else []
         return [address for address in self._sites if address in raw or address in chosen]
 
@@ -259,11 +260,16 @@ class Store:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(open_store(state["where"], check=state["check"]).__dict__)
 
+    def _repr_html_(self) -> str:
+        from ..notebook.stores import store
+
+        return store(self)
+
     def __repr__(self) -> str:
         sites = self.sites[0] if len(self.sites) == 1 else f"{len(self.sites)} sites"
         state = "" if self.complete else ", not complete"
         return (
-            f"Store('{self.storage.where}': {len(self):,} {self.unit}s x {sites}, {self.recipe['dtype']}, "
+            f"Store('{self.storage.where}': {in_words(len(self), self.unit)} x {sites}, {self.recipe['dtype']}, "
             f"{self.nbytes / 2**20:,.1f} MiB{state})"
         )
 
@@ -284,9 +290,15 @@ def open_store(where: str | PathLike[str], *, check: bool = False) -> Store:
     index = unsealed(parse_json(storage.read(INDEX), INDEX), INDEX)
     try:
         receipts = [Receipt.from_json(entry, INDEX) for entry in index["shards"]]
-    except (KeyError, TypeError) as problem:
+    except (LookupError, TypeError, AttributeError) as problem:
         raise BadFile(f"'{INDEX}' is no list of shards that this version reads: update optrode") from problem
     return Store(storage, recipe, receipts, check)
+
+
+def layers_of(addresses: Iterable[str]) -> list[int]:
+    """The numbers of the blocks that addresses name."""
+    numbers = [address.split(".")[1] for address in addresses if address.startswith("layers.")]
+    return [int(number) for number in numbers if number.isdecimal() and len(number) < 10]
 
 
 def _sorted(receipts: dict[int, Receipt]) -> list[Receipt]:

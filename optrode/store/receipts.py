@@ -16,6 +16,8 @@ from .examples import Cursor
 
 STORE = "store.json"
 INDEX = "index.json"
+# No shard has more of anything, and sums over many shards still fit into 64 bits.
+_MOST = 2**46
 
 
 def dump(value: dict[str, Any]) -> bytes:
@@ -132,12 +134,36 @@ class Receipt:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], name: str) -> Receipt:
-        rest = unsealed(value, name)
         try:
+            rest = unsealed(value, name)
             rest.pop("content")
-            return cls(**{**rest, "start": Cursor(**rest["start"]), "next": Cursor(**rest["next"])})
-        except (KeyError, TypeError) as problem:
+            found = cls(**{**rest, "start": Cursor(**rest["start"]), "next": Cursor(**rest["next"])})
+            _check(found)
+            return found
+        except (LookupError, TypeError, AttributeError, RecursionError) as problem:
             raise BadFile(f"'{name}' is no receipt of a shard that this version reads: update optrode") from problem
+
+
+def _check(found: Receipt) -> None:
+    """Raises `TypeError` for other values than `as_json` writes: names of files come of them, and sizes."""
+    cursors = (found.start, found.next)
+    numbers = [found.shard, found.rows, found.examples, found.blocks, found.begins]
+    numbers += [number for cursor in cursors for number in (cursor.document, cursor.piece)]
+    if not all(type(number) is int and 0 <= number < _MOST for number in numbers) or type(found.ends) is not bool:
+        raise TypeError("a number that is none")
+    if not found.checksums or any(len(_texts(own)) != found.blocks for own in found.checksums.values()):
+        raise TypeError("checksums of another number of blocks")
+    tables = [found.tables[kind] for kind in ("tokens", "documents", "content")]
+    _texts([found.header, *found.scales.values(), *tables])
+    figures = [figure for own in found.rounding.values() for figure in own.values()]
+    if any(isinstance(figure, bool) or not isinstance(figure, int | float) for figure in figures):
+        raise TypeError("a rounding that is no number")
+
+
+def _texts(values: list[Any]) -> list[Any]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("a checksum that is none")
+    return values
 
 
 def store_hash(recipe: dict[str, Any], receipts: list[Receipt]) -> str:

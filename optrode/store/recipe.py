@@ -5,6 +5,7 @@ A call that differs in any of it is another harvest and needs another folder.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy
 import torch
 
 from ..encoding import start_token_policy
-from ..errors import BadFile, StoreMismatch
+from ..errors import BadFile, StoreMismatch, UnknownSite
 from ..host import Host
+from ..messages import shown
 from ..version import __version__
 from .documents import Documents
 from .layout import StoredSite
@@ -52,12 +54,16 @@ class Recipe:
         """Raises `BadFile` for a damaged file and for one of a later format."""
         value = parse(text, STORE)
         if value.get("format") != FORMAT:
-            raise BadFile(f"'{STORE}' has format {value.get('format')!r}, this version reads {FORMAT}: update optrode")
+            raise BadFile(
+                f"'{STORE}' has format {shown(value.get('format'))}, this version reads {FORMAT}: update optrode"
+            )
         rest = unsealed(value, STORE)
         try:
             recipe = cls(rest["recipe"], rest["origin"], rest["made"])
-            assert recipe.sites
-        except (KeyError, TypeError, ValueError, AssertionError) as problem:
+            assert recipe.sites and len({site.address for site in recipe.sites}) == len(recipe.sites)
+            assert isinstance(recipe.entries["unit"], str) and isinstance(recipe.entries["dtype"], str)
+            assert isinstance(recipe.origin, dict) and isinstance(recipe.made, dict)
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError, UnknownSite) as problem:
             raise BadFile(f"'{STORE}' is damaged: it does not say what the store holds") from problem
         return recipe
 
@@ -99,6 +105,15 @@ def settle(storage: Storage, recipe: Recipe) -> Recipe:
     known = Recipe.from_bytes(storage.read(STORE))
     compare(storage.where, known, recipe)
     return known
+
+
+def warn_of_last_bits(where: str, known: Recipe) -> None:
+    """Say where a store goes on with another release of torch or another number of threads than it was begun with."""
+    now = made_with()
+    differing = [key for key in ("torch", "threads") if known.made.get(key) != now[key]]
+    if differing:
+        told = " and ".join(f"{key} {known.made.get(key)}, now {now[key]}" for key in differing)
+        warnings.warn(f"'{where}' was begun with {told}: new shards may differ in last bits", stacklevel=5)
 
 
 def compare(where: str, known: Recipe, recipe: Recipe) -> None:

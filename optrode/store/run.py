@@ -18,7 +18,7 @@ from .landing import Landing, ShardBuffer
 from .layout import ShardLayout
 from .planning import Coming, ShardPlan, next_shard
 from .receipts import INDEX, Names, Receipt, dump, parse, sealed, shard_of, store_hash
-from .recipe import Recipe
+from .recipe import Recipe, warn_of_last_bits
 from .storage import Storage
 from .tables import Vocabulary, as_parquet, content_hash, document_table, sinks, token_table, with_mask
 from .writer import ShardWriter
@@ -48,6 +48,7 @@ class HarvestRun:
         self.receipts = receipts_in(self.storage, names)
         if INDEX in names and self._is_closed():
             return
+        warn_of_last_bits(self.storage.where, self.recipe)
         self._sweep(names)
         with in_eval_mode(self.host.module), ShardWriter() as writer, self._bar() as bar:
             self._shards(writer, bar)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+# What the tables must have for a store to be read.
+_TOKENS = {"special": "boolean", "mask": "boolean"}
+_DOCUMENTS = dict.fromkeys(("example", "block", "length", "row", "rows"), "integer")
 # Rows that lie closer than this are fetched from object storage in one request.
 _GAP_BYTES = 2**16
 
@@ -74,12 +77,12 @@ class Shard:
     @property
     def tokens(self) -> pa.Table:
         """One entry for each row: document, example, position, token, text, role, special, mask. Read each time."""
-        return from_parquet(self._table(self.names.tokens, "tokens"))
+        return self._table(self.names.tokens, "tokens", self.rows, _TOKENS)
 
     @property
     def documents(self) -> pa.Table:
         """One entry for each example, with its first `row` in this shard and its number of `rows`."""
-        return from_parquet(self._table(self.names.documents, "documents"))
+        return self._table(self.names.documents, "documents", self.receipt.examples, _DOCUMENTS)
 
     def metadata(self) -> pd.DataFrame:
         """`tokens` as a frame whose index is the row in the store."""
@@ -109,6 +112,8 @@ class Shard:
         found = self.storage.mapped(self.names.values)
         if found is not None and len(found) < self.receipt.begins + self._layout.size:
             raise BadFile(f"{self.names.values} of '{self.storage.where}' is cut short: run optrode store repair")
+        if self.receipt.begins % 8:
+            raise self._damaged(self.names.values)
         return found
 
     def _span(self, site: str, first: int, stop: int) -> Tensor:
@@ -151,7 +156,13 @@ class Shard:
     def _examples(self) -> tuple[np.ndarray, ...]:
         """Block, length, first row and number of rows of each example."""
         table = self.documents
-        return tuple(table[name].to_numpy() for name in ("block", "length", "row", "rows"))
+        found = tuple(table[name].to_numpy() for name in ("block", "length", "row", "rows"))
+        block, _, row, rows = found
+        whole = not len(block) or (0 <= block.min() <= block.max() < self.receipt.blocks and rows.min() >= 0)
+        # Examples stand one after the other.
+        if not (whole and bool((row == np.cumsum(rows) - rows).all()) and int(rows.sum()) == self.rows):
+            raise self._damaged(self.names.documents)
+        return found
 
     @cached_property
     def _blocks(self) -> Tensor:
@@ -159,11 +170,20 @@ class Shard:
         block, _, _, rows = self._examples
         return torch.from_numpy(np.repeat(block, rows).astype(np.int64))
 
-    def _table(self, name: str, kind: str) -> bytes:
+    def _table(self, name: str, kind: str, rows: int, columns: dict[str, str]) -> pa.Table:
         data = self.storage.read(name)
         if hashlib.sha256(data).hexdigest() != self.receipt.tables[kind]:
-            raise BadFile(f"{name} of '{self.storage.where}' is damaged: run optrode store repair")
-        return data
+            raise self._damaged(name)
+        # As many rows as the values have bytes are the most there can be.
+        if rows > self.storage.size(self.names.values):
+            raise self._damaged(self.names.values)
+        try:
+            return from_parquet(data, rows, columns)
+        except ValueError as problem:
+            raise self._damaged(name) from problem
+
+    def _damaged(self, name: str) -> BadFile:
+        return BadFile(f"{name} of '{self.storage.where}' is damaged: run optrode store repair")
 
     # Checksums --------------------------------------------------------------------------------------------------------
 
@@ -178,18 +198,20 @@ class Shard:
 
     def bad_blocks(self, site: str) -> list[int]:
         """Numbers of the blocks of a site whose bytes are not those that were written; -1 stands for its scales."""
-        whole = self.whole(site)
+        whole, known = self.whole(site), self.receipt.checksums.get(site, [])
+        if len(known) != self.receipt.blocks:
+            return list(range(self.receipt.blocks))
         values = whole if whole is not None else self._fetched(site, [(0, self.rows)])
         data, row, bad = as_bytes(values), values[:1].nbytes, []
         for block, spans in enumerate(self._spans_of_blocks):
             checksum = 0
             for first, stop in spans:
                 checksum = zlib.crc32(data[first * row : stop * row], checksum)
-            if f"{checksum:08x}" != self.receipt.checksums[site][block]:
+            if f"{checksum:08x}" != known[block]:
                 bad.append(block)
         if self._sites[site].scaled:
             scales = zlib.crc32(as_bytes(self._scales(site)))
-            bad += [-1] if f"{scales:08x}" != self.receipt.scales[site] else []
+            bad += [-1] if f"{scales:08x}" != self.receipt.scales.get(site) else []
         return bad
 
     @cached_property

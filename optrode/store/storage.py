@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingFile, NoSpace
+from ..errors import BadFile, MissingFile, NoSpace
 from .lock import LocalLock, RemoteLock
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ class LocalFolder(Storage):
 
     def read(self, name: str) -> bytes:
         with _found(self.where, name):
-            return (self.path / name).read_bytes()
+            return self._file(name).read_bytes()
 
     def ranges(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        with _found(self.where, name), open(self.path / name, "rb") as file:
+        with _found(self.where, name), open(self._file(name), "rb") as file:
             return [os.pread(file.fileno(), stop - start, start) for start, stop in spans]
 
     def mapped(self, name: str) -> Tensor:
@@ -130,7 +130,14 @@ class LocalFolder(Storage):
 
     def size(self, name: str) -> int:
         with _found(self.where, name):
-            return (self.path / name).stat().st_size
+            return self._file(name).stat().st_size
+
+    def _file(self, name: str) -> Path:
+        """The path of a file. Raises `BadFile` for folders, pipes and devices: reading one may never end."""
+        path = self.path / name
+        if not path.is_file() and os.path.lexists(path):
+            raise BadFile(f"'{name}' of '{self.where}' is no file: run optrode store verify")
+        return path
 
     def create(self, name: str, size: int) -> Aside:
         with room(self.where):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..batches import Role
+from ..messages import one_line
 from ..stats.token_mask import SINK_FACTOR
 from .examples import Example
 from .planning import ShardPlan
@@ -149,12 +150,30 @@ def as_parquet(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def from_parquet(data: bytes) -> pa.Table:
+def from_parquet(data: bytes, rows: int, columns: Mapping[str, str]) -> pa.Table:
+    """A table of so many rows. Raises `ValueError` for another or a damaged one.
+
+    `columns` are some that it must have, without gaps: `integer` or `boolean` by name.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # In this thread: a process that ends while pyarrow's own threads still start up is aborted.
-    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        # Some kilobytes can say that they are billions of rows, so look before they are made.
+        if file.metadata.num_rows != rows or file.metadata.num_row_groups > max(1, rows):
+            raise ValueError(f"a table of {file.metadata.num_rows} rows where {rows} should be")
+        # In this thread: a process that ends while pyarrow's own threads still start up is aborted.
+        table = file.read(use_threads=False)
+        if len(table) != rows or len(set(table.column_names)) < table.num_columns:
+            raise ValueError("other rows or columns than it says")
+        for name, kind in columns.items():
+            if table[name].null_count or not getattr(pa.types, f"is_{kind}")(table[name].type):
+                raise ValueError("a column of another kind, or with gaps")
+        table.validate(full=True)
+    except (LookupError, ArithmeticError, ValueError, TypeError, RuntimeError, OSError, MemoryError) as problem:
+        raise ValueError(one_line(problem)) from problem
+    return table
 
 
 def content_hash(tables: Sequence[pa.Table]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from ..engine.progress import track
 from ..errors import BadFile, BadInput, MissingFile
 from ..host import Host
+from ..messages import one_line
 from .documents import Data
 from .opened import Store, open_store
 from .receipts import INDEX, STORE, Names, Receipt, dump, parse, shard_of, store_hash, unsealed
@@ -70,8 +71,12 @@ def _examined(storage: Storage) -> _Found:
     sites = {site.address: site for site in found.recipe.sites}
     for number in track(sorted(receipts), "verifying"):
         faults = len(found.faults)
-        for fault in _shard_faults(Shard(storage, receipts[number], sites, 0, check=False), names, found.recipe):
-            found.faults.append(fault)
+        try:
+            for fault in _shard_faults(Shard(storage, receipts[number], sites, 0, check=False), names, found.recipe):
+                found.faults.append(fault)
+        except BadFile as problem:
+            # Not damaged by chance: what it says fits its hashes, and not the rest of the store.
+            found.fault(receipts[number].names.receipt, f"does not fit its files ({one_line(problem)})", number)
         if len(found.faults) == faults:
             found.receipts[number] = receipts[number]
     if indexed and not found.faults:
@@ -85,7 +90,7 @@ def _index(storage: Storage, names: set[str], found: _Found) -> dict[int, Receip
     try:
         entries = unsealed(parse(storage.read(INDEX), INDEX), INDEX)["shards"]
         receipts = [Receipt.from_json(entry, INDEX) for entry in entries]
-    except (BadFile, KeyError, TypeError) as problem:
+    except (BadFile, LookupError, TypeError, AttributeError) as problem:
         found.fault(INDEX, f"damaged ({type(problem).__name__})")
         return {}
     return {receipt.shard: receipt for receipt in receipts}
@@ -124,10 +129,16 @@ def _recipe_of(storage: Storage, receipt: Receipt) -> Recipe | None:
     """The settings as the header of a shard's file has them, if that is not damaged too."""
     import json
 
-    (header,) = storage.ranges(receipt.names.values, [(0, receipt.begins)])
-    if f"{zlib.crc32(header):08x}" != receipt.header:
+    try:
+        if receipt.begins > storage.size(receipt.names.values):
+            return None
+        (header,) = storage.ranges(receipt.names.values, [(0, receipt.begins)])
+        if f"{zlib.crc32(header):08x}" != receipt.header:
+            return None
+        said = json.loads(header[8:])["__metadata__"]["optrode"]
+        return Recipe.from_bytes(said.encode("utf-8", "surrogatepass"))
+    except (BadFile, LookupError, TypeError, ValueError, AttributeError, RecursionError):
         return None
-    return Recipe.from_bytes(json.loads(header[8:])["__metadata__"]["optrode"].encode("utf-8", "surrogatepass"))
 
 
 def _shard_faults(shard: Shard, names: set[str], recipe: Recipe) -> Iterator[Fault]:

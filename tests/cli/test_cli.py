@@ -26,9 +26,11 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize(
-    "command", ["models", "sites", "read", "fit", "generate", "compare", "study", "sweep", "systems", "rerun"]
-)
+COMMANDS = ("models", "sites", "read", "fit", "explain", "diff", "generate", "chat", "compare", "study", "sweep",
+            "rerun", "systems", "help")  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     assert f"Example: optrode {command}" in " ".join(capsys.readouterr().out.replace("│", " ").split())

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from optrode.data import behaviour, behaviours, pairs
-from optrode.data.behaviours import formality, sentiment
+from optrode.data.behaviours import sentiment
 from optrode.errors import UnknownName
 
 SPLITS = ("fit", "tune", "test", "judge")
+# Behaviours whose choices are the right and a wrong answer to each prompt, not a vocabulary.
+BY_VALUE = ("truthfulness", "paraphrase-consistency")
 CONTINUATIONS = Path(__file__).parent / "single_tokens.txt"
 
 
@@ -44,8 +48,13 @@ def words_of(texts):
 
 def test_behaviours_are_found_by_file():
     folder = Path(sentiment.__file__).parent
-    assert behaviours() == sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
-    assert {"sentiment", "formality"} <= set(behaviours())
+    files = (file.stem for file in folder.glob("*.py"))
+    assert behaviours() == sorted(name.replace("_", "-") for name in files if not name.startswith("_"))
+    assert {
+        "sentiment", "formality", "truthfulness", "topic-ocean", "topic-music", "language", "conciseness",
+        "decline-birds", "extraversion", "myopia", "paraphrase-consistency",
+    } <= set(behaviours())  # fmt: skip
+    assert behaviour("decline_birds") is not None and behaviour("decline_birds").name == "decline-birds"
 
 
 def test_a_misspelt_behaviour_names_the_nearest():
@@ -65,15 +74,20 @@ def test_reading_data_imports_no_heavy_library():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
-@pytest.mark.parametrize("module", [sentiment, formality])
-def test_a_build_repeats_itself(module):
-    assert module.build() == module.build()
+@pytest.mark.parametrize("name", behaviours())
+def test_a_build_repeats_itself(name):
+    build = import_module(f"optrode.data.behaviours.{name.replace('-', '_')}").build
+    assert build() == build() == behaviour(name)
 
 
 @pytest.mark.parametrize("name", behaviours())
 class TestEveryBehaviour:
     def test_is_named_like_its_file(self, name):
         assert behaviour(name).name == name
+
+    def test_contrast_words_are_short(self, name):
+        """They are added to the first tokens of a prompt, which must have as many."""
+        assert all(0 < len(word.split()) <= 2 and len(word) <= 12 for word in behaviour(name).words)
 
     def test_is_large_enough(self, name):
         found = behaviour(name)
@@ -88,8 +102,9 @@ class TestEveryBehaviour:
     def test_choices_have_as_many_words_on_either_side(self, name):
         for choice in behaviour(name).tune + behaviour(name).test:
             assert len(choice.positive) == len(choice.negative) == len(set(choice.positive + choice.negative)) / 2
-            assert 6 <= len(choice.positive) <= 10
-            assert all(re.fullmatch(r" [A-Za-z]+", word) for word in choice.positive + choice.negative)
+            assert len(choice.positive) == 1 if name in BY_VALUE else 6 <= len(choice.positive) <= 10
+            wanted = r" \w[\w .'-]*" if name in BY_VALUE else r" [A-Za-z]+"
+            assert all(re.fullmatch(wanted, word) for word in choice.positive + choice.negative)
             assert choice.opening and choice.opening == choice.opening.strip()
 
     def test_splits_share_no_subject_prompt_or_reply(self, name):
@@ -106,6 +121,11 @@ class TestEveryBehaviour:
             assert len(set(keys)) == len(keys)
         for split in ("fit", "judge"):
             texts = replies(name, split)
+            if name == "paraphrase-consistency":  # the same answer to different messages
+                texts = [
+                    (item.prompt, getattr(item, "positive", "") or item.text)
+                    for item in getattr(behaviour(name), split)
+                ]
             assert len(set(texts)) > 0.95 * len(texts)
 
     def test_tune_and_test_offer_different_words(self, name):
@@ -137,7 +157,26 @@ class TestEveryBehaviour:
             for pattern in (vowel_after_a, n_before_consonant, wrong_verb):
                 assert not pattern.search(text), text
 
+    def test_no_side_wins_by_a_value_alone(self, name):
+        """Where the right answer changes with the prompt, each value is right about as often as it is wrong."""
+        if name not in BY_VALUE:
+            return
+        for split in ("tune", "test"):
+            choices = getattr(behaviour(name), split)
+            right, wrong = (Counter(getattr(item, side)[0] for item in choices) for side in ("positive", "negative"))
+            assert set(right) == set(wrong)
+            assert all(abs(right[value] - wrong[value]) <= 3 for value in right), (right, wrong)
+
+    def test_questions_are_of_the_test_split_and_matched_ones_of_none(self, name):
+        found = behaviour(name)
+        assert len(found.questions) >= 60
+        assert {item.group for item in found.questions} <= {item.group for item in found.test}
+        groups = {item.group for split in SPLITS for item in getattr(found, split)}
+        assert not groups & {item.group for item in found.matched}
+
     def test_continuations_are_listed_as_single_tokens(self, name):
+        if name == "truthfulness":
+            return
         known = set(CONTINUATIONS.read_text(encoding="utf-8").split())
         assert offered(name, "tune") | offered(name, "test") <= known
 

@@ -20,6 +20,15 @@ def load_file(path: Path) -> ModuleType:
     return module
 
 
+@pytest.fixture(autouse=True)
+def empty_memory() -> None:
+    """Pages that write to `memory://`, which lasts as long as the process, find nothing there of another run."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
 @pytest.fixture(scope="session")
 def snippets() -> ModuleType:
     """The runner of the pages' blocks, `snippets.py`."""

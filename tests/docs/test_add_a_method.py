@@ -33,7 +33,7 @@ import pytest
 
 import optrode as op
 from optrode.cli import run
-from optrode.steering.fitting import Settings, chosen_methods
+from optrode.steering.fitting import FULL, Settings, chosen_methods
 
 def said(*arguments):
     with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -45,7 +45,7 @@ report = {
     "listed": dir(op.steering),
     "class": op.steering.MedianDifference.__name__,
     "studies": said("study"),
-    "compared": [title for title, _ in chosen_methods(Settings(), 1)],
+    "compared": [title for title, _ in chosen_methods(Settings(size=FULL), 1)],
     "fit": said(
         "fit", "median-difference", "--model", "./tiny", "--data", "pairs.jsonl", "--site", "layers.1.out",
         "--out", "median.edit", "--json",

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 import optrode as op
 from optrode import edits
 from optrode.edits import Operator, PrefixEdit, Provenance, SiteEdit, Sum
+from optrode.edits.conditions import Measure
 from optrode.edits.file import FORMAT, recipe_hash
 from optrode.errors import BadFile, BadInput, MissingFile, NotSupported, OptrodeError
 
@@ -32,6 +33,9 @@ EDITS = {
     "scale": edits.scale(S, 2.0) * 0.1,
     "project out": edits.project_out("layers.*.{in,out}", M, "span:two\nlines \u00e9"),
     "affine": edits.affine(S, V, -V),
+    "affine within": edits.affine_within(S, V, -V, -torch.inf, V.abs()),
+    "reach": edits.reach(S, V, 0.5, 0.9, "newest", side="at_most"),
+    "condition": edits.when(edits.condition(S, V, threshold=0.5, fires="<="), edits.add(S, V) * 2),
     "low rank": edits.low_rank(S, M, -M, torch.tensor([0.5, 2.0]), "generated"),
     "subspace": edits.subspace(S, M, bias=torch.tensor([0.5, 2.0])) * 0.3,
     "gated": edits.gated(S, V, -V, 0.25, features=(0, 2, -1)),
@@ -58,7 +62,7 @@ def same(first, second) -> bool:
     """Equal in every field, tensors bit for bit and of one dtype."""
     if isinstance(first, torch.Tensor):
         return first.dtype == second.dtype and first.shape == second.shape and torch.equal(first, second)
-    if isinstance(first, (edits.Edit, Operator)):
+    if isinstance(first, (edits.Edit, Operator, edits.Conditions, Measure)):
         return type(first) is type(second) and all(same(v, vars(second)[k]) for k, v in vars(first).items())
     if isinstance(first, tuple):
         return len(first) == len(second) and all(map(same, first, second))

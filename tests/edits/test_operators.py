@@ -13,9 +13,11 @@ from optrode.edits import (
     Add,
     AddByPosition,
     Affine,
+    AffineWithin,
     Clamp,
     Function,
     ProjectOut,
+    Reach,
     Replace,
     Scale,
     orthonormal,
@@ -38,6 +40,15 @@ OPERATORS = {
         Affine(VECTOR, OTHER),
         lambda h, i: [w * x + b for x, w, b in zip(h, VECTOR.tolist(), OTHER.tolist(), strict=True)],
     ),
+    "affine within": (
+        AffineWithin(VECTOR, OTHER, torch.tensor(-0.5), VECTOR.abs()),
+        lambda h, i: [
+            w * x + b if -0.5 < x < abs(w) else x for x, w, b in zip(h, VECTOR.tolist(), OTHER.tolist(), strict=True)
+        ],
+    ),
+    "reach": (Reach(VECTOR, torch.tensor(0.3), torch.tensor(2.0)), lambda h, i: _shifted(h, 2.0, 0)),
+    "reach at least": (Reach(VECTOR, torch.tensor(0.3), torch.tensor(0.1), 1.0), lambda h, i: _shifted(h, 0.1, 1)),
+    "reach at most": (Reach(VECTOR, torch.tensor(0.3), torch.tensor(0.1), -1.0), lambda h, i: _shifted(h, 0.1, -1)),
     "replace": (Replace(VECTOR), lambda h, i: VECTOR.tolist()),
     "zero": (Replace(torch.tensor(0.0)), lambda h, i: [0.0] * WIDTH),
     "clamp": (Clamp(torch.tensor(-0.5), torch.tensor(0.7)), lambda h, i: [min(max(x, -0.5), 0.7) for x in h]),
@@ -49,6 +60,17 @@ OPERATORS = {
     "project out": (ProjectOut(BASIS), lambda h, i: _without(h, BASIS.tolist())),
     "function": (Function(torch.tanh), lambda h, i: [math.tanh(x) for x in h]),
 }
+
+
+def _shifted(h: list[float], target: float, side: int) -> list[float]:
+    """Concept activation vectors by hand: eps = (target - b - w . h) / |w|, along w / |w|, where it is needed."""
+    w = VECTOR.tolist()
+    norm = math.sqrt(sum(x * x for x in w))
+    score = sum(x * y for x, y in zip(h, w, strict=True)) + 0.3
+    if (side == 1 and score >= target) or (side == -1 and score <= target):
+        return h
+    eps = (target - score) / norm
+    return [x + eps * y / norm for x, y in zip(h, w, strict=True)]
 
 
 def _without(h: list[float], basis: list[list[float]]) -> list[float]:

@@ -61,6 +61,8 @@ OPERATORS: dict[str, SiteEdit] = {
     "scale": edits.scale(OUT, W),
     "project_out": edits.project_out(OUT, torch.stack([V, W])),
     "affine": edits.affine(OUT, V, W),
+    "affine_within": edits.affine_within(OUT, V, W, -0.3, W.abs()),
+    "reach": edits.reach(OUT, V, 0.5, 0.9),
     "low_rank": edits.low_rank(OUT, torch.stack([V, W]), torch.stack([W, V]), torch.tensor([0.5, -0.5])),
     "subspace": edits.subspace(OUT, torch.stack([V, W]), torch.stack([W, V]), torch.tensor([0.5, -0.5])),
     "gated": edits.gated(OUT, V, W, 0.5),

@@ -209,6 +209,54 @@ def test_a_tokenizer_that_tidies_spaces():
         assert fed(Pieces(Tidy()), ids, lambda some: Tidy().decode(some, True)) == Tidy().decode(ids, True)
 
 
+class Counting:
+    """A tokenizer that notes how many tokens it decoded at once."""
+
+    def __init__(self, inner: Any):
+        self.inner, self.most = inner, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        self.most = max(self.most, len(ids))
+        return self.inner.decode(ids, skip_special_tokens=skip_special_tokens)
+
+
+def sentencepiece_like() -> Any:
+    """A tokenizer whose blanks stand before words, whose decoder takes one away at the beginning, with byte tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<s>", "<unk>", "▁", *(f"<0x{byte:02X}>" for byte in range(256)), "▁the", "▁a", "cat", "▁cat", "s", ",",
+             "▁▁", "\n", "é", "漢"]  # fmt: skip
+    core = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, [], unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    core.decoder = decoders.Sequence(parts)
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", ["byte-level", "leading blanks"])
+def test_long_texts_are_decoded_a_few_tokens_at_a_time(kind: str, seed: int, tokenizer: Any):
+    """Whole tokens, blanks at their beginnings, special ones, and bytes that may or may not make characters."""
+    counting = Counting(tokenizer if kind == "byte-level" else sentencepiece_like())
+    draw = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, len(counting.inner), (600,), generator=draw).tolist()
+    if kind == "leading blanks":
+        # Mostly words: bytes are a tenth, in runs that are decoded as a whole.
+        words = torch.randint(259, len(counting.inner), (600,), generator=draw).tolist()
+        common = (torch.rand(600, generator=draw) < 0.9).tolist()
+        ids = [word if chosen else token for word, chosen, token in zip(words, common, ids, strict=True)]
+        ids[40:40] = list(range(3 + 0xF0, 3 + 0xF1)) + [3 + byte for byte in "🙂".encode()[1:]]
+    pieces = Pieces(counting)
+    found = "".join(pieces.add(token) or "" for token in ids)
+    whole = counting.inner.decode(ids, skip_special_tokens=True)
+    assert found + pieces.rest(whole) == whole and len(found) > 0.9 * len(whole)
+    assert counting.most < 80, "what is decoded does not grow with the text"
+
+
 # Edits ---------------------------------------------------------------------------------------------------------------
 
 

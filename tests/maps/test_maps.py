@@ -144,3 +144,11 @@ def test_a_map_of_nothing_draws(tmp_path: Path):
     assert (
         op.Map(np.zeros((2, 2)), {"layer": [0, 1], "head": [0, 1]}, base=0.0).save(tmp_path / "map.png").stat().st_size
     )
+
+
+def test_its_text_is_one_line_without_the_values():
+    given = {"layer": list(range(30)), "position": list(range(12))}
+    assert repr(op.Map(np.ones((30, 12)), given, "logit difference", base=6.1234567, donor=np.array(-2.0))) == (
+        "Map(layer 30 x position 12, logit difference, base 6.123, donor -2)"
+    )
+    assert str(op.Map(np.ones((1, 2)), {"layer": [0], "head": [0, 1]})) == "Map(layer 1 x head 2)"

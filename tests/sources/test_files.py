@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from optrode.home import written_whole
-from optrode.sources.files import made_once, one_line, sha256_of
+from optrode.messages import one_line
+from optrode.sources.files import made_once, sha256_of
 
 
 def test_hash_follows_the_content(tmp_path: Path):

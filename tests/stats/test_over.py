@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import random
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -9,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import optrode as op
+from optrode.activations import Activations
 from optrode.edits.prefix import PrefixEdit
 from optrode.errors import BadFile, BadInput, NotSupported, UnknownName, UnknownSite
-from optrode.stats import CrossMoments, Histogram, sink_mask
+from optrode.stats import CrossMoments, Extremes, Histogram, Moments, Norms, Top, sink_mask
 
 TEXTS = [f"Text number {number}. " + "The cat sat on the mat. " * (number % 4) for number in range(11)]
 EVERYTHING = (
@@ -212,6 +218,95 @@ def test_saved_loaded_and_merged(llama: op.Model, tmp_path: Path) -> None:
         op.Statistics.load(halves[0]["layers.0.out"].accumulators["moments"].save(tmp_path / "one"))
 
 
+def test_any_changed_byte_of_a_file_is_found(llama: op.Model, tmp_path: Path) -> None:
+    path = op.stats(llama, TEXTS, "layers.0.out", collect=("mean", "extremes", "norms")).save(tmp_path / "a.stats")
+    whole = path.read_bytes()
+    for place in {0, 8, len(whole) - 1, *random.Random(0).sample(range(len(whole)), 60)}:
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        path.write_bytes(content)
+        with pytest.raises(BadFile, match=r"'a\.stats' "):
+            op.Statistics.load(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+_PART = """
+import sys, torch
+from optrode.stats import Extremes, Moments, Norms, Top
+values, where = torch.load(sys.argv[1], weights_only=True)
+for make in (Extremes, lambda n: Moments(n, order=4), Norms, Top):
+    one = make(values.shape[1])
+    for rows, places in zip(values.split(37), where.split(37)):
+        one.update(rows, where=places)
+    one.save(f"{sys.argv[1]}.{one.kind}")
+"""
+
+
+def test_processes_merged_are_one_pass_to_the_last_bit(tmp_path: Path) -> None:
+    values = torch.randn(500, 6, generator=torch.Generator().manual_seed(20)) * 1e3 + 7e4
+    number = torch.arange(500)
+    where = torch.stack([number // 9, number // 9, number % 9, number], 1)
+    names = [str(tmp_path / f"part{n}.pt") for n in range(2)]
+    for name, rows in zip(names, (number[number % 3 == 0].flip(0), number[number % 3 != 0]), strict=True):
+        torch.save((values[rows], where[rows]), name)
+    processes = [subprocess.Popen([sys.executable, "-c", _PART, name]) for name in names]
+    assert [process.wait() for process in processes] == [0, 0]
+    for whole in (Extremes(6), Moments(6, order=4), Norms(6), Top(6)):
+        whole.update(values, where=where)
+        first, second = (type(whole).load(f"{name}.{whole.kind}") for name in names)
+        merged, expected = second.merge(first).state_dict(), whole.state_dict()
+        assert {name: tensor.numpy().tobytes() for name, tensor in merged.items()} == {
+            name: tensor.numpy().tobytes() for name, tensor in expected.items()
+        }
+
+
+def test_each_place_of_a_picture_is_a_row(tmp_path: Path) -> None:
+    values = torch.randn(4, 3, 5, 8, generator=torch.Generator().manual_seed(21))
+    values[2, 1, 4, 6] = 99.0
+    axes = {"a": ("example", "row", "column", "channel"), "b": ("example", "patch", "feature"), "c": ("example", "f")}
+    acts = Activations({"a": values, "b": values[:, 0], "c": values[:, 0, 0]}, axes, None)
+    found = op.stats(acts, sites="a", collect=("variance", "extremes"))
+    site, flat = found["a"], values.view(-1, 8).double()
+    assert (site.shape, site.axes, site.count, found.info["unit"]) == ((8,), ("channel",), 60, "pixel")
+    np.testing.assert_allclose(site["variance"], flat.var(0, correction=0), rtol=1e-12)
+    assert site["highest_where"][6].tolist() == [2, 2, 1 * 5 + 4, -1]
+    assert op.stats(acts, sites="b").info["unit"] == "patch" and op.stats(acts).info["unit"] == "row"
+    assert [one.count for one in op.stats(acts).values()] == [60, 20, 4]
+    with pytest.raises(BadInput, match="same rows"):
+        op.stats(acts, cross=[("a", "b")])
+
+
+def test_a_store_of_pictures_in_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Large rows are read few at a time, and nothing of that shows."""
+
+    class Sees(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.filters = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, pixel_values: Tensor) -> Tensor:
+            return self.filters(pixel_values).relu().mean((2, 3))
+
+    model = op.load(Sees().eval(), processor=_Pixels())
+    (tmp_path / "pictures").mkdir()
+    chance = np.random.default_rng(0)
+    for number in range(6):
+        picture = Image.fromarray(chance.integers(0, 255, (6, 7, 3), dtype=np.uint8))
+        picture.save(tmp_path / "pictures" / f"{number}.png")
+    store = op.harvest(model, tmp_path / "pictures", "module:filters", to=tmp_path / "s")
+    collect = ("mean", "extremes", "signs")
+    whole = op.stats(store, collect=collect)
+    monkeypatch.setattr(importlib.import_module("optrode.stats.over_store"), "_VALUES", 100)
+    assert states(op.stats(store, collect=collect)) == states(whole)
+    assert states(op.stats(model, tmp_path / "pictures", "module:filters", collect=collect)) == states(whole)
+
+
+class _Pixels:
+    def __call__(self, images: Any, return_tensors: str = "pt") -> dict[str, Tensor]:
+        arrays = [torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255 for image in images]
+        return {"pixel_values": torch.stack(arrays)}
+
+
 def test_what_is_no_such_thing_is_told(llama: op.Model, gpt2: op.Model, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="did you mean variance"):
         op.stats(llama, TEXTS, collect="varience")
@@ -241,6 +336,12 @@ def test_what_is_no_such_thing_is_told(llama: op.Model, gpt2: op.Model, tmp_path
         op.stats(store, positions="first:1")
     with pytest.raises(BadInput, match="goes with a model"):
         op.stats(store, TEXTS)
+    with pytest.raises(BadInput, match="at least 1"):
+        op.stats(store, tokens=0)
+    acts = llama.read(TEXTS[:2], "layers.0.out")
+    for source, setting in ((store, {"context": 9}), (store, {"system": "Be brief."}), (acts, {"tokens": 3})):
+        with pytest.raises(BadInput, match="says how data is read"):
+            op.stats(source, **setting)
 
 
 def test_numbers_of_experts_are_no_measurements(mixture: op.Model) -> None:

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 import optrode as op
+from optrode.edits import ConditionalEdit
 from optrode.errors import BadInput, NotFinite, UnknownSite
 from optrode.parts.discovery import find_method, methods_of
+from optrode.steering.fitting import FULL
 from optrode.steering.protocol import DirectionMethod, SteeringMethod
 
 FOLDER = Path(op.steering.__file__).parent
@@ -25,6 +27,8 @@ VARIANTS = {
     f"{name}{number or ''}": variant for name, kind in FOUND.items() for number, variant in enumerate(kind.variants())
 }
 OF_SITES = {name: method for name, method in VARIANTS.items() if hasattr(method, "site")}
+IN_STREAM_UNITS = {name: method for name, method in OF_SITES.items() if method.strength_unit == "stream"}
+IN_OWN_UNITS = {name: method for name, method in OF_SITES.items() if method.strength_unit == "operator"}
 PROMPTS = ["How was the sea?", "Where does the Eiffel Tower stand, and what is the weather there?"]
 
 
@@ -46,6 +50,21 @@ def method(request: pytest.FixtureRequest) -> SteeringMethod:
 @pytest.fixture(params=OF_SITES.values(), ids=OF_SITES)
 def site_method(request: pytest.FixtureRequest) -> SteeringMethod:
     return request.param
+
+
+@pytest.fixture(params=IN_STREAM_UNITS.values(), ids=IN_STREAM_UNITS)
+def stream_method(request: pytest.FixtureRequest) -> SteeringMethod:
+    return request.param
+
+
+@pytest.fixture(params=IN_OWN_UNITS.values(), ids=IN_OWN_UNITS)
+def own_method(request: pytest.FixtureRequest) -> SteeringMethod:
+    return request.param
+
+
+def unconditional(edit: op.Edit) -> Any:
+    """What an edit does where its condition, if it has one, is met."""
+    return edit.edit if isinstance(edit, ConditionalEdit) else edit
 
 
 def test_the_methods_of_the_family_are_found():
@@ -128,9 +147,9 @@ def test_the_edit_knows_where_it_comes_from(llama, small, site_method):
 
 
 @pytest.mark.parametrize("strength", [0.05, 0.5, -2.0])
-def test_fit_layers_changes_the_stream_by_the_stated_share_of_its_norm(model, small, site_method, strength):
-    for layer, edit in site_method.fit_layers(model, small, [0, 2]).items():
-        site = site_method.layer_site.format(layer=layer)
+def test_fit_layers_changes_the_stream_by_the_stated_share_of_its_norm(model, small, stream_method, strength):
+    for layer, found in stream_method.fit_layers(model, small, [0, 2]).items():
+        site, edit = stream_method.layer_site.format(layer=layer), unconditional(found)
         norm = edit.provenance.stream_norm[site]
         batch = model.encode(PROMPTS)
         base = model.read(batch, site)[site]
@@ -143,10 +162,39 @@ def test_fit_layers_changes_the_stream_by_the_stated_share_of_its_norm(model, sm
         assert not bool(change[~chosen].any()) and bool((change[chosen] > 0).all())
 
 
+@pytest.mark.parametrize("strength", [0.25, 0.5, 1.0])
+def test_fit_layers_goes_the_stated_share_of_the_whole_change(model, small, own_method, strength):
+    """Where the method itself says how far each token goes, a strength is a share of that; the largest tried is 1."""
+    assert own_method.strength_scale * max(FULL.strengths) == 1
+    batch = model.encode(PROMPTS)
+    for sign in (1, -1):
+        for layer, found in own_method.facing(sign).fit_layers(model, small, [0, 2]).items():
+            site, edit = own_method.layer_site.format(layer=layer), unconditional(found)
+            base, changes = model.read(batch, site)[site], []
+            for share in (1.0, strength):
+                with model.edited(edit * share):
+                    changes.append(model.read(batch, site)[site] - base)
+            assert all(leaf.unit == "operator" for leaf in edit.leaves()) and float(changes[0].abs().max()) > 0
+            torch.testing.assert_close(changes[1], strength * changes[0], atol=2e-5, rtol=1e-4)
+
+
+def test_facing_away_turns_what_strength_does_not(llama, small, own_method):
+    """The change towards and that away are not along each other at the tokens that both touch."""
+    batch, site = llama.encode(PROMPTS), own_method.layer_site.format(layer=1)
+    base, changes = llama.read(batch, site)[site], []
+    for sign in (1, -1):
+        with llama.edited(unconditional(own_method.facing(sign).fit_layers(llama, small, [1])[1])):
+            changes.append((llama.read(batch, site)[site] - base)[batch.mask])
+    assert not torch.allclose(*changes)
+    both = (changes[0].norm(dim=-1) > 0) & (changes[1].norm(dim=-1) > 0)
+    if bool(both.any()):
+        assert float(torch.cosine_similarity(changes[0][both], changes[1][both], dim=-1).mean()) < 0.5
+
+
 def test_the_norm_of_the_stream_is_that_of_ordinary_tokens(model, small, site_method):
     """Median over tokens that are no template, padding or sink; each method may take it over its own texts."""
     for layer, edit in site_method.fit_layers(model, small, [2]).items():
-        site = site_method.layer_site.format(layer=layer)
+        site, edit = site_method.layer_site.format(layer=layer), edit.leaves()[0]
         acts = model.read(PROMPTS, site)
         norms = acts[site].norm(dim=-1)[acts.batch.mask & ~acts.batch.special]
         assert 0.5 < edit.provenance.stream_norm[site] / float(norms.median()) < 2

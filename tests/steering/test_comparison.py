@@ -12,16 +12,16 @@ import pytest
 import torch
 
 import optrode as op
-from optrode.data import Behaviour, Choice, Labelled, Pair
+from optrode.data import Behaviour, Choice, Labelled, Pair, Question
 from optrode.report import read_report, write_report
 from optrode.steering import comparison
-from optrode.steering.comparison import Settings, Size
+from optrode.steering.comparison import QUICK, Settings, Size
 
 WIDTH = 64
 SUBJECTS = ("the mat", "the door", "Paris", "the tower", "a word", "the user", "tomorrow", "the system")
 SIZE = Size(
     "tiny", pairs=16, tune=6, test=8, written=8, new_tokens=8, neutral=2, layers=2, strengths=(0.5, 2.0),
-    random_directions=20,
+    random_directions=20, methods=QUICK.methods,
 )  # fmt: skip
 
 
@@ -260,6 +260,60 @@ def test_it_says_the_same_twice(run, steerable):
         for result in (run(steerable, behaviour(), **only)[0] for _ in range(2))
     )
     assert first == second
+
+
+EFFECTS = ("distinct_1", "distinct_2", "repetition", "declines", "capability", "off_target")
+
+
+def test_side_effects_are_measured_where_the_size_asks_for_them(run, steerable, found):
+    size = replace(SIZE, capability=12, off_target=2, requests=3, random_directions=0)
+    result, _ = run(steerable, behaviour(), methods=("caa", "prompting", "few-shot", "shuffled-labels"), size=size)
+    for one in result["rows"]:
+        measured = [name for name in EFFECTS if name in one]
+        assert measured == (list(EFFECTS[:-1]) if one["kind"] == "unsteered" else list(EFFECTS))
+        for name in measured:
+            values = one[name]
+            assert values is None or values["low"] <= values["value"] <= values["high"]
+        assert 0 <= one["capability"]["value"] <= 1
+    assert set(row(result, "CAA (replies)")["off_target_by"]) == {
+        "formality", "sentiment", "truthfulness", "decline-birds"
+    }  # fmt: skip
+    assert row(result, "CAA (replies)")["off_target"]["value"] > 0
+    assert result["protocol"]["side_effects"]["capability_questions"] == 12
+    assert not any(name in one for one in found[0]["rows"] for name in EFFECTS[:-1])
+
+
+def test_shuffled_labels_stand_as_a_control_and_steer_less(run, steerable):
+    result, _ = run(steerable, behaviour(), methods=("caa", "shuffled-labels"), size=replace(SIZE, random_directions=0))
+    control = row(result, "shuffled labels")
+    assert control["kind"] == "control" and "spread" not in control
+    assert control["log_odds"]["value"] < row(result, "CAA (replies)")["log_odds"]["value"] / 2
+    assert result["headline"].startswith("CAA")
+
+
+def test_ablation_takes_away_what_the_network_leans_to(run, steerable):
+    """Against the behaviour it removes the component; its strengths end at the whole removal."""
+    only = {"methods": ("directional-ablation",), "size": replace(SIZE, random_directions=0, strengths=(0.1, 0.4))}
+    result, best = run(steerable, behaviour(), direction="against", **only)
+    tried = {trial["strength"] for trial in result["search"]}
+    assert tried == {0.25, 1.0} and best is not None
+    assert row(result, "directional ablation")["kind"] == "method"
+
+
+def test_a_rule_judges_where_the_behaviour_names_one(run, steerable):
+    labelled = tuple(Labelled(text, label, text) for text, label in (("a", 1), ("a " * 40, 0)))
+    data = replace(behaviour(), rule="length", judge=labelled)
+    result, _ = run(steerable, data, methods=("caa",), size=replace(SIZE, random_directions=0))
+    assert result["protocol"]["judge"] == {"name": "rule: length", "accuracy": 1.0, "texts": 2}
+
+
+def test_questions_of_their_own_are_what_is_answered_freely(run, steerable):
+    asked = tuple(Question(f"Well, {s}?", s) for s in SUBJECTS)
+    result, _ = run(
+        steerable, replace(behaviour(), free=asked), methods=("caa",), size=replace(SIZE, random_directions=0)
+    )
+    prompts = {pair["prompt"] for pair in row(result, "CAA (replies)")["completions"]}
+    assert prompts <= {question.prompt for question in asked} and prompts
 
 
 def test_few_random_directions_are_warned_of(run, steerable):

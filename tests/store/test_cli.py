@@ -55,7 +55,7 @@ def test_verify_and_repair(tiny: op.Model, data: str, tmp_path: Path, capsys: An
     assert capsys.readouterr().out == "shard 1, layers.2.out: damaged in 1 of 1 blocks\n"
     assert run(["store", "repair", str(to), "--drop"]) == 0
     out = capsys.readouterr()
-    assert out.out.endswith("1 shards dropped\n") and "not complete" in out.err
+    assert out.out.endswith("1 shard dropped\n") and "not complete" in out.err
     assert run(["store", "repair", str(to), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["store"]["complete"]
     assert op.open(to).hash == before

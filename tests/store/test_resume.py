@@ -155,6 +155,19 @@ def test_another_model_and_other_data_are_refused(
         make_store(tmp_path / "s", data=tmp_path / "d.txt", tokens=None)
 
 
+def test_going_on_with_other_threads_is_said(make_store: Make, stop_after: Any, tmp_path: Path) -> None:
+    stop_after(3, RuntimeError("lost"))
+    with pytest.raises(RuntimeError, match="lost"):
+        make_store(tmp_path / "s")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.warns(UserWarning, match=f"was begun with threads {threads}, now {threads + 1}: .* last bits"):
+            make_store(tmp_path / "s")
+    finally:
+        torch.set_num_threads(threads)
+
+
 # Two writers ----------------------------------------------------------------------------------------------------------
 
 

@@ -79,6 +79,8 @@ def wanted_of(host: Host, edit: Edit) -> Wanted:
         raise NotSupported(f"an edit of kind '{edit.kind}' cannot be baked: only edits of activations can")
     if any(True for _ in rows_edits(edit)):
         raise NotSupported("an edit by row goes with the prompts of one batch, so it cannot be baked: use model.edited")
+    if edit.watches():
+        raise NotSupported("an edit on a condition is decided for each prompt, so it cannot be baked: use model.edited")
     if is_baked(host.module):
         raise NotSupported(
             f"{host.name} holds a baked edit already: combine the edits (e1 + e2, or e1 >> e2) and bake them at once"

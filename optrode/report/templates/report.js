@@ -6,9 +6,10 @@
     copy.config.legend = { ...copy.config.legend, columns: Math.max(1, Math.floor(width / 190)) };
     if (copy.facet) {
       const gap = copy.spacing || 20;
-      const room = width - 72; // what the strength axis and its title take
-      copy.columns = Math.max(1, Math.min(3, Math.floor((room + gap) / 250)));
-      copy.spec.width = Math.max(180, Math.floor((room - gap * (copy.columns - 1)) / copy.columns));
+      const { panels = 3, panelAxis: axis = 0 } = copy.usermeta || {}; // how many, and what the axis of each takes
+      const room = width - (axis ? 24 : 72); // what the strength axis and its title take
+      copy.columns = Math.max(1, Math.min(3, panels, Math.floor((room + gap) / (250 + axis))));
+      copy.spec.width = Math.max(180, Math.floor((room - gap * (copy.columns - 1)) / copy.columns) - axis);
     }
     return copy;
   }

@@ -1,0 +1,35 @@
+"""Activation functions: the published ones, from a list of formulas, and any of your own.
+
+`get` finds one by name, `from_formula` makes one; both give a `Function`. `swap` puts one in the place of another in a
+network, as an edit; `heal` trains a small adapter to go with it.
+Methods that are more than a formula are one file each, found by their `id`.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..parts.discovery import lazy_family
+
+_NAMES = {
+    "Activation": "module",
+    "Function": "protocol",
+    "FUNCTIONS": "parser",
+    "Healed": "healing",
+    "activations": "swapping",
+    "from_formula": "of_formula",
+    "get": "zoo",
+    "heal": "healing",
+    "names": "zoo",
+    "swap": "swapping",
+}
+
+_method, _methods = lazy_family(__name__, str(Path(__file__).parent))
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(import_module(f".{_NAMES[name]}", __name__), name) if name in _NAMES else _method(name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_NAMES, *_methods()])
