@@ -134,7 +134,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
         return read_report(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as problem:
+    except (ValueError, RecursionError, OSError) as problem:
         raise BadFile(f"'{path.name}' is no JSON: give a result.json or report.html that optrode wrote") from problem
     if not isinstance(found, dict) or not isinstance(found.get("record"), dict):
         raise BadFile(f"'{path.name}' carries no run record: give a result.json or report.html that optrode wrote")

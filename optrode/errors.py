@@ -16,11 +16,13 @@ from .messages import plain
 class OptrodeError(Exception):
     """Base of all errors that optrode raises on purpose; the command line prints its one line and exits with 1."""
 
-    def __init__(self, *arguments: object):
-        super().__init__(*arguments)
-        # Notes came with Python 3.11.
-        if hasattr(self, "add_note"):
-            self.add_note(f"see: {self.help}")
+    @property
+    def __notes__(self) -> list[str]:
+        """What tracebacks print below the message, from Python 3.11 on.
+
+        Not `add_note` in a constructor of its own: a compiler that meets the error could not trace that.
+        """
+        return self.__dict__.setdefault("_notes", [f"see: {self.help}"])
 
     @property
     def help(self) -> str:

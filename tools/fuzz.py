@@ -1,10 +1,11 @@
 """Reads malformed files with every reader of optrode: each is read, or refused by one clear line, and no code is run.
 
 `python tools/fuzz.py --inputs 100000 --seed 0` makes tiny networks and valid files of them, damages those in ways that
-know their formats (bytes, headers, counts, shapes, offsets, values in JSON, dtypes, names, links, pickles, bombs), makes
-checksums fit again, and reads each in a process of its own under limits of time and memory. Anything but a value or an
-error of `optrode.errors` in one line of at most 400 characters is a finding; so is a read that runs code, imports what a
-file names, writes, opens other files than those of the input, or connects. `tools/fuzzing/guard.py` says what is seen.
+know their formats (bytes, headers, counts, shapes, offsets, values in JSON, dtypes, names, links, pickles, bombs),
+makes checksums fit again, and reads each in a process of its own under limits of time and memory. Anything but a value
+or an error of `optrode.errors` in one line of at most 400 characters is a finding; so is a read that runs code, imports
+what a file names, writes, opens other files than those of the input, or connects. `tools/fuzzing/guard.py` says what is
+seen.
 
 The inputs are the same for the same seed. Prints a table by kind, keeps a small input for each cause of a finding in
 `--out`, and exits with 1 where there is one. `--again FOLDER` reads a kept input once more and shows what happens.
@@ -66,7 +67,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=100_000, help="how many inputs, over all kinds")
     parser.add_argument("--seed", type=int, default=0, help="other seeds are other inputs")
-    parser.add_argument("--kinds", nargs="+", choices=sorted(all_kinds()), metavar="KIND", help="only these: %(choices)s")
+    kinds = sorted(all_kinds())
+    parser.add_argument("--kinds", nargs="+", choices=kinds, metavar="KIND", help="only these: %(choices)s")
     parser.add_argument("--seconds", type=float, help="stop after so long, whatever is left")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read")
     parser.add_argument("--limit", type=float, default=5.0, help="seconds that one read may take")
@@ -86,12 +88,15 @@ def _import_libraries() -> None:
     import safetensors.torch
     import torch
     import transformers
+    from PIL import Image
 
     import optrode.cli.command_rerun
     import optrode.store.verify
 
     del datasketches, gguf, pandas, pyarrow, safetensors, transformers, optrode
     torch.set_num_threads(1)
+    # Its formats are modules that it imports when a picture might be of them.
+    Image.init()
 
 
 def _make_corpus(kinds: dict[str, Kind], corpus: Path) -> None:

@@ -91,6 +91,8 @@ def _rows(path: Path) -> list[tuple[int, Row]]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadFile(f"{path.name} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise BadFile(f"{path.name} cannot be read: {one_line(error)}") from error
     return readers[path.suffix.lower()](text, path)
 
 

@@ -74,6 +74,8 @@ def parts_of(edit: Edit) -> list[Part]:
 def brief(edit: Edit | Trainable) -> str:
     """An edit in one line, such as `add at layers.18.out, strength 4, on after_instruction`."""
     parts = parts_of(plain(edit))
+    if not parts:
+        return "nothing"
     first = parts[0]
     said = [first.title]
     if first.strength is not None and first.strength != 1:

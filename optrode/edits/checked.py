@@ -43,7 +43,10 @@ def provenance(node: dict[str, Any]) -> Provenance:
     tables = (found.fingerprint, found.recipe, found.equations, found.stream_norm)
     if not all(isinstance(table, dict) for table in tables):
         raise TypeError("the provenance, whose entries are no tables")
-    text(found.start_token)
+    for said in (found.start_token, *found.fingerprint.values(), *found.equations.values()):
+        text(said)
+    for norm in found.stream_norm.values():
+        number(norm)
     return found
 
 

@@ -177,6 +177,8 @@ def _build(node: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
         return _build_leaf(node, tensors)
     if kind in ("sum", "chain"):
         parts = tuple(_site_part(_build(part, tensors)) for part in node["parts"])
+        if not parts:
+            raise ValueError(f"a {kind} of nothing")
         return Sum(parts) if kind == "sum" else Chain(parts, number(node["strength"]))
     if kind == "rows":
         return by_row([None if part is None else _site_part(_build(part, tensors)) for part in node["rows"]])

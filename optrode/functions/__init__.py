@@ -17,10 +17,14 @@ _NAMES = {
     "FUNCTIONS": "parser",
     "Healed": "healing",
     "activations": "swapping",
+    "Signal": "gains",
     "from_formula": "of_formula",
+    "gain": "gains",
     "get": "zoo",
     "heal": "healing",
+    "maps": "gains",
     "names": "zoo",
+    "plot": "chart",
     "swap": "swapping",
 }
 

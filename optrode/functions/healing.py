@@ -1,4 +1,4 @@
-"""After a swap the weights do not fit the new function: `heal` trains a small adapter, so that the answers come back."""
+"""After a swap the weights do not fit the new function: `heal` trains a small adapter, and the answers come back."""
 
 from __future__ import annotations
 

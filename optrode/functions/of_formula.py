@@ -21,7 +21,7 @@ from .table import Parameter, Row, forms
 Draw = Callable[[Tensor, Mapping[str, Tensor], Context], dict[str, Tensor]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FormulaFunction(Function):
     """An elementwise function. `stable` computes it where the row's own formula would overflow; `surrogate` is what
     its backward pass takes for the derivative; `draw` replaces parameters by random ones in training; `double` computes

@@ -78,7 +78,7 @@ def activations(model: Model, sites: str | Sequence[str] | None = None) -> dict[
 
 def layer_of(model: Model, path: str) -> int | None:
     """The number of the block that a module lies in, None outside."""
-    for number, block in enumerate(getattr(model, "blocks", None) or ()):
+    for number, block in enumerate(model.blocks if model.layout is not None else ()):
         if any(part is model.submodule(path) for part in block.modules()):
             return number
     return None
@@ -161,5 +161,3 @@ def _nothing(model: Model, wanted: Function | None, places: dict[str, str], site
             "cannot be swapped"
         )
     return f"{model.name} computes no {what} {where}in a module of its own; what is there: {', '.join(there)}"
-
-

@@ -105,8 +105,11 @@ def _made(about: Any, arrays: dict[str, np.ndarray]) -> Map:
     if about.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT}")
     labels = {str(name): list(own) for name, own in about["labels"].items()}
-    if not all(isinstance(label, str | int | float) for own in labels.values() for label in own):
-        raise ValueError("a label is no text and no number")
+    flat = [label for own in labels.values() for label in own]
+    if not labels or not all(isinstance(label, str | int | float) for label in flat):
+        raise ValueError("it has no axes, or a label that is no text and no number")
+    # Half of a character cannot be shown; `encode` says so.
+    "".join([*labels, str(about["unit"]), *(label for label in flat if isinstance(label, str))]).encode()
     if any(array.dtype.kind not in "fiub" for array in arrays.values()):
         raise ValueError("its values are no numbers")
     values = arrays.pop("values").astype(np.float64)

@@ -87,9 +87,7 @@ class Written:
     seconds: float
 
 
-def write_replies(
-    model: Model, choices: Sequence[Choice | Question], edit: Edit | None, *, new_tokens: int
-) -> Written:
+def write_replies(model: Model, choices: Sequence[Choice | Question], edit: Edit | None, *, new_tokens: int) -> Written:
     """Let the model finish a reply that begins with each choice's or question's opening, greedily."""
     import time
 

@@ -46,11 +46,15 @@ def read_report(path: Path) -> dict[str, Any]:
     import re
 
     from optrode.errors import BadFile, MissingFile
+    from optrode.messages import one_line
 
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"there is no report at {path}; write one with write_report(result, path)")
-    page = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        page = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as problem:
+        raise BadFile(f"{path} cannot be read: {one_line(problem)}") from problem
     block = re.search(r'<script type="application/json" id="optrode-result">(.*?)</script>', page, re.DOTALL)
     try:
         result = json.loads(block.group(1)) if block else None

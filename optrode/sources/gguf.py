@@ -115,6 +115,13 @@ def _without_quantisation(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _check_magic(path: Path) -> None:
-    with open(path, "rb") as file:
-        if file.read(4) != b"GGUF":
-            raise BadFile(f"{path.name} is not a GGUF file: its first four bytes are not GGUF")
+    if not path.is_file():
+        # Nobody may ever write to a pipe.
+        raise BadFile(f"{path.name} is not a GGUF file: it is a pipe, a device or a folder")
+    try:
+        with open(path, "rb") as file:
+            begins = file.read(4)
+    except OSError as error:
+        raise BadFile(f"{path.name} cannot be read: {one_line(error)}") from error
+    if begins != b"GGUF":
+        raise BadFile(f"{path.name} is not a GGUF file: its first four bytes are not GGUF")

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 
 def rank(rows: list[dict[str, Any]], judged: bool) -> list[dict[str, Any]]:
-    """Rows within the budget first, then by judged shift; by log-odds where the judge is not good enough to rank."""
-    key = "shift" if judged else "log_odds"
-    return sorted(rows, key=lambda row: (not row["within_budget"], -row[key]["value"]))
+    """Rows within the budget first, then by judged shift; by log-odds where the judge is not good enough to rank.
+
+    Rows of equal shift stand in order of log-odds.
+    """
+    keys = ("shift", "log_odds") if judged else ("log_odds",)
+    return sorted(rows, key=lambda row: (not row["within_budget"], *(-row[key]["value"] for key in keys)))
 
 
 def headline(rows: list[dict[str, Any]], bench: Bench, settings: Settings) -> str:
@@ -34,6 +37,8 @@ def headline(rows: list[dict[str, Any]], bench: Bench, settings: Settings) -> st
     chance = control["spread"]["p95"] if control else None
     figure = f"{best['shift']['value']:+.2f} [{best['shift']['low']:+.2f}, {best['shift']['high']:+.2f}]"
     baseline = next((row for row in allowed if row["kind"] == "baseline"), None)
+    if best["shift"]["value"] <= 0 and (baseline is None or baseline["shift"]["value"] <= 0):
+        return _nothing_moved(methods, what)
     text = f"{best['method']} at layer {best['layer']} moves replies {what} by {figure} (judged probability)."
     if chance is not None and best["shift"]["value"] <= chance:
         text = (
@@ -49,6 +54,18 @@ def headline(rows: list[dict[str, Any]], bench: Bench, settings: Settings) -> st
     if chance is not None and best["shift"]["value"] > chance:
         text += f" 95% of random directions stay below {chance:+.2f}."
     return text
+
+
+def _nothing_moved(methods: list[dict[str, Any]], what: str) -> str:
+    """What to say where nothing changed the replies that the model writes: forced choice may still have moved."""
+    text = f"Nothing moves freely written replies {what} within the budget: no method, and no baseline."
+    known = [row for row in methods if row.get("log_odds")]
+    if not known:
+        return text
+    best = max(known, key=lambda row: row["log_odds"]["value"])
+    odds = best["log_odds"]
+    figure = f"{odds['value']:+.2f} [{odds['low']:+.2f}, {odds['high']:+.2f}]"
+    return f"{text} In forced choice {best['method']} at layer {best['layer']} goes furthest: {figure} nats."
 
 
 def warnings_of(rows: list[dict[str, Any]], bench: Bench, settings: Settings) -> list[str]:

@@ -205,6 +205,8 @@ class Files(Documents):
     def _rows(self, batches: Any, column: str, short: str) -> Iterator[tuple[int, Content]]:
         number = 0
         for batch in batches:
+            # Arrow believes the offsets of a stream, and would read what is beside it in memory.
+            batch.validate(full=True)
             for value in batch.column(column).to_pylist():
                 number += 1
                 yield number, checked(value, f"{short} row {number}")

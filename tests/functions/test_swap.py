@@ -69,7 +69,7 @@ def test_a_choice_for_each_layer(llama: op.Model) -> None:
     assert [module.function.name for _, module in edit.parts] == ["ReLU", "Mish"]
     only = op.functions.swap(llama, "silu", {1: "relu"})
     assert len(only.modules) == 1 and ".1." in only.modules[0]
-    with pytest.raises(BadInput, match="layer 9 of .* did you mean"):
+    with pytest.raises(BadInput, match=r"layer 9 of .* did you mean"):
         op.functions.swap(llama, "silu", {9: "relu"})
 
 
@@ -89,7 +89,7 @@ def test_parameters_of_the_new_functions_learn_and_each_layer_has_its_own(llama:
 
 
 def test_what_is_not_there(llama: op.Model) -> None:
-    with pytest.raises(UnknownSite, match="computes no ReLU .*what is there: SiLU"):
+    with pytest.raises(UnknownSite, match=r"computes no ReLU .*what is there: SiLU"):
         op.functions.swap(llama, "relu", "gelu")
     with pytest.raises(EditDidNothing, match="never fired"), llama.edited(op.functions.swap(llama, "silu", "gelu")):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import subprocess
 import sys
 
@@ -62,6 +63,9 @@ def test_listing_loads_no_torch() -> None:
 def test_what_a_function_says_of_itself() -> None:
     elu = op.functions.get("elu")
     assert elu.parameters["a"].default == 1 and elu.confidence == "high" and "ELU" in elu.name and elu.source
+    assert repr(op.functions.get("golu")) == "ExpExpish: x*exp(-exp(-x))" and repr(op.functions.get("GLU")).startswith(
+        "GLU: "
+    )
     assert elu.shape.monotony == "increasing" and elu.shape.range == (-1.0, torch.inf)
     assert op.functions.get("gelu").shape.monotony == "neither"
     assert op.functions.get("tanh").shape.odd and op.functions.get("cos").shape.even
@@ -142,6 +146,22 @@ def test_own_formulas() -> None:
     assert torch.allclose(op.functions.from_formula("max(x, 0, 1)")(x), x.clamp(min=1))
     with_number = op.functions.from_formula("3")
     assert torch.equal(with_number(x), torch.full_like(x, 3)) and torch.equal(with_number.derivative(x), 0 * x)
+
+
+def test_forms_that_lose_digits_are_replaced() -> None:
+    x = torch.tensor(40.0, dtype=torch.float64)
+    small = torch.tensor(1e-18, dtype=torch.float64)
+    for formula, at, true in (
+        ("1 - sigmoid(x)", x, math.exp(-40)),
+        ("exp(x) - 1", small, 1e-18),
+        ("1 - exp(-x)", small, 1e-18),
+        ("ln(1 + x)", small, 1e-18),
+        ("ln(1 + exp(-x))", x, math.exp(-40)),
+        ("ln(sigmoid(x))", -20 * x, -800.0),
+        ("ln(cosh(x))", 20 * x, 800 - math.log(2)),
+        ("sqrt(x^2 + 4)", torch.tensor(1e200, dtype=torch.float64), 1e200),
+    ):
+        assert float(op.functions.from_formula(formula)(at)) == pytest.approx(true, rel=1e-14), formula
 
 
 @pytest.mark.parametrize(

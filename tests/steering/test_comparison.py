@@ -343,3 +343,17 @@ def test_the_headline_says_when_prompting_lies_inside_the_interval() -> None:
     )
     nothing = headline([row("baseline", 0.0, 0.0, 0.0), row("method", 0.0, 0.0, 0.0)], bench, settings)
     assert not nothing.startswith("Prompting wins")
+    assert nothing.startswith("Nothing moves freely written replies for 'sentiment'")
+    odds = {"value": 1.5, "low": 1.0, "high": 2.0}
+    forced = headline([row("method", 0.0, 0.0, 0.0) | {"log_odds": odds}], bench, settings)
+    assert forced.endswith("In forced choice method at layer 3 goes furthest: +1.50 [+1.00, +2.00] nats.")
+
+
+def test_rows_of_equal_shift_stand_in_order_of_log_odds() -> None:
+    from optrode.steering.verdict import rank
+
+    rows = [
+        {"method": str(odds), "within_budget": True, "shift": {"value": 0.0}, "log_odds": {"value": odds}}
+        for odds in (0.2, 1.5, 0.7)
+    ]
+    assert [row["method"] for row in rank(rows, judged=True)] == ["1.5", "0.7", "0.2"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_the_audit_tells_what_is_left(llama):
     rows = RepIt(site=SITE).audit(llama, DATA)
     assert [row["rho"] for row in rows] == [0.0, 0.33, 0.66, 0.99]
     assert rows[0]["kept"] == pytest.approx(1) and rows[0]["cosine"] == pytest.approx(1)
-    assert all(a["kept"] > b["kept"] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a["kept"] > b["kept"] for a, b in pairwise(rows))
     for name in OTHERS:
         assert abs(rows[-1]["others"][name]) < abs(rows[0]["others"][name])
 

@@ -60,7 +60,8 @@ def _members(random: Random, members: dict[str, bytes]) -> dict[str, bytes]:
     elif choice == 2:
         members[name] = _npy(random.choice(_HEADERS), b"\0" * random.choice((0, 8, 4096)))
     elif choice == 3:
-        members[name] = random.choice((trap(), b"", b"\x93NUMPY", _npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", trap())))
+        objects = _npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", trap())
+        members[name] = random.choice((trap(), b"", b"\x93NUMPY", objects))
     elif choice == 4:
         members[name] = bytes_of(random, members[name])
     elif choice == 5:
@@ -71,11 +72,17 @@ def _members(random: Random, members: dict[str, bytes]) -> dict[str, bytes]:
     return members
 
 
-_HEADERS = tuple(
-    f"{{'descr': {kind}, 'fortran_order': {order}, 'shape': {shape}, }}"
-    for kind in ("'<f8'", "'|O'", "'<U9'", "'<M8[s]'", "[('a', '<f8')]", "'<f16'", "'|V0'", "'<c16'")
-    for order, shape in (("False", "(2, 2)"), ("True", "(0,)"), ("1", "(2**40,)"), ("False", "(1000000000000,)"), ("False", "(-1,)"))
-) + ("{" * 3000, "__import__('os').system('x')", "{'descr': '<f8'}", "(" * 200 + ")" * 200)  # fmt: skip
+_SHAPES = (
+    ("False", "(2, 2)"), ("True", "(0,)"), ("1", "(2**40,)"), ("False", "(1000000000000,)"), ("False", "(-1,)"),
+)  # fmt: skip
+_HEADERS = (
+    *(
+        f"{{'descr': {kind}, 'fortran_order': {order}, 'shape': {shape}, }}"
+        for kind in ("'<f8'", "'|O'", "'<U9'", "'<M8[s]'", "[('a', '<f8')]", "'<f16'", "'|V0'", "'<c16'")
+        for order, shape in _SHAPES
+    ),
+    "{" * 3000, "__import__('os').system('x')", "{'descr': '<f8'}", "(" * 200 + ")" * 200,
+)  # fmt: skip
 
 
 def _npy(header: str, data: bytes) -> bytes:

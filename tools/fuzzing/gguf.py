@@ -151,13 +151,16 @@ def _field(random: Random, file: File) -> None:
     elif choice == 4 and value.kind == ARRAY:
         _array(random, value)
     elif choice == 5:
-        renamed = random.choice((b"", b"\xff", b"general.architecture", b"general.alignment", name[:-1], b"llama." + name))
+        names = (b"", b"\xff", b"general.architecture", b"general.alignment", name[:-1], b"llama." + name)
+        renamed = random.choice(names)
         file.fields[place] = (renamed, value)
     elif value.kind == STRING:
         texts = [text.encode("utf-8", "surrogatepass") for text in TEXTS]
-        value.value = random.choice([*texts, b"gpt2", b"llama", b"qwen2", b"t5", b"gemma3", b"bloom", b"\xff\xfe", b"phi3"])
+        kinds = (b"gpt2", b"llama", b"qwen2", b"t5", b"gemma3", b"bloom", b"phi3")
+        value.value = random.choice([*texts, *kinds, b"\xff\xfe"])
     elif value.kind in _SCALARS:
-        value.value = random.choice((0, -1, 1, 2, 3, 31, 33, 64, 10**6, 2**31 - 1, 2**32 - 1, 2**40, float("nan"), 1e30))
+        large = (10**6, 2**31 - 1, 2**32 - 1, 2**40, float("nan"), 1e30)
+        value.value = random.choice((0, -1, 1, 2, 3, 31, 33, 64, *large))
 
 
 def _array(random: Random, value: Value) -> None:
@@ -182,7 +185,8 @@ def _tensor(random: Random, file: File) -> None:
     tensor = file.tensors[place]
     choice = random.randrange(8)
     if choice == 0:
-        tensor.shape = random.choice(([2**62, 4], [2**32, 2**32], [0], [2**63], [1] * 20, [10**9], [], tensor.shape[::-1]))
+        shapes = ([2**62, 4], [2**32, 2**32], [0], [2**63], [1] * 20, [10**9], [], tensor.shape[::-1])
+        tensor.shape = random.choice(shapes)
     elif choice == 1:
         tensor.axes = random.choice((0, 1, 3, 5, 255, 2**31, 2**32 - 1))
     elif choice == 2:
@@ -194,7 +198,8 @@ def _tensor(random: Random, file: File) -> None:
     elif choice == 5:
         file.tensors.append(tensor)
     elif choice == 6:
-        tensor.name = random.choice((b"", b"x", b"\xff", b"blk.0.attn_q.weight", b"blk.99.attn_q.weight", b"output.weight"))
+        known = (b"blk.0.attn_q.weight", b"blk.99.attn_q.weight", b"output.weight")
+        tensor.name = random.choice((b"", b"x", b"\xff", *known))
     else:
         tensor.shape = [max(0, size + random.choice((-1, 1, 8))) for size in tensor.shape]
 

@@ -20,11 +20,12 @@ from typing import Any
 
 MIB = 1 << 20
 _RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "subprocess.Popen", "pty.spawn")
-_FORBIDDEN = frozenset((*_RUNS, "pickle.find_class", "webbrowser.open", "urllib.Request", "ctypes.dlopen", "code.__new__"))
+_REACHES = ("pickle.find_class", "webbrowser.open", "urllib.Request", "ctypes.dlopen", "code.__new__")
+_FORBIDDEN = frozenset((*_RUNS, *_REACHES))
 _NETWORK = ("socket.", "ftplib.", "smtplib.", "http.")
-_CHANGES = frozenset(
-    f"os.{name}" for name in ("remove", "rename", "mkdir", "rmdir", "link", "symlink", "chmod", "chown", "truncate", "mkfifo")
-) | {"shutil.rmtree", "shutil.move", "shutil.copyfile", "shutil.copytree"}  # fmt: skip
+_ACTS = ("remove", "rename", "mkdir", "rmdir", "link", "symlink", "chmod", "chown", "truncate", "mkfifo")
+_MOVES = {"shutil.rmtree", "shutil.move", "shutil.copyfile", "shutil.copytree"}
+_CHANGES = frozenset({f"os.{name}" for name in _ACTS} | _MOVES)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -86,7 +87,8 @@ class Guard:
         if isinstance(path, int):
             return
         writes = bool(flags & _WRITING) if isinstance(flags, int) else False
-        if self._inside(path, self._own) or (not writes and self._inside(path, (self._case, *self._libraries, *self._system))):
+        readable = (self._case, *self._libraries, *self._system)
+        if self._inside(path, self._own) or (not writes and self._inside(path, readable)):
             return
         self._note(f"open {path!r:.150} {'to write' if writes else 'outside of the input'}")
 
@@ -103,11 +105,12 @@ class Guard:
 
     def _code(self, code: Any) -> None:
         # Modules of libraries are run when they are imported, which is noted as an import.
-        if not self._inside(getattr(code, "co_filename", "?"), self._libraries) and not _in_a_library():
+        own = self._inside(getattr(code, "co_filename", "?"), self._libraries)
+        if not own and not _in_a_library() and not _importing():
             self._note(f"exec {code!r:.150}")
 
     def _compile(self, filename: Any) -> None:
-        if not self._inside(filename, self._libraries) and not _only_parsed():
+        if not self._inside(filename, self._libraries) and not _only_parsed() and not _in_a_library():
             self._note(f"compile {filename!r:.150}")
 
     def _note(self, what: str) -> None:
@@ -123,6 +126,16 @@ def _only_parsed() -> bool:
 def _in_a_library() -> bool:
     """Whether a library makes a class of its own out of text, as dataclasses and named tuples do."""
     return any(file.endswith(("/dataclasses.py", "/collections/__init__.py")) for _, file in _callers())
+
+
+def _importing() -> bool:
+    """Whether a module is being imported, which makes classes out of text; that it is one that may be, is seen there."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name == "_load_unlocked" and "importlib" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _callers() -> Iterator[tuple[str, str]]:
@@ -144,8 +157,9 @@ class Peak:
     """The most memory that was resident during a read, beyond what was before. MiB."""
 
     def __init__(self) -> None:
-        self._status = open("/proc/self/status", "rb", buffering=0)
-        self._clear = open("/proc/self/clear_refs", "wb", buffering=0)
+        # Open for as long as the process lives: opening them anew would be seen by the guard.
+        self._status = open("/proc/self/status", "rb", buffering=0)  # noqa: SIM115
+        self._clear = open("/proc/self/clear_refs", "wb", buffering=0)  # noqa: SIM115
         self._before = 0.0
 
     def start(self) -> None:

@@ -5,8 +5,9 @@
         \"\"\"Things as our own code writes them.\"\"\"
         save_something(box / "plain" / "input.thing")
 
-Each folder in `box` is one seed; one whose name begins with `refused` is right to be refused. Which damage an input gets follows from the endings of its files (`mutate`); `seal`
-makes checksums fit again afterwards, so that damage gets past them.
+Each folder in `box` is one seed; one whose name begins with `refused` is right to be refused. Which damage an input
+gets follows from the endings of its files (`mutate`); `seal` makes checksums fit again afterwards, so that damage gets
+past them.
 """
 
 from __future__ import annotations

@@ -22,7 +22,10 @@ def _read_pairs(folder: Path) -> None:
 @kind(share=7, read=_read_pairs)
 def pairs(box: Path) -> None:
     """Files of pairs, CSV and JSON lines, with and without groups."""
-    rows = [{"prompt": f"Question {n}?", "positive": f"Yes {n}.", "negative": f"No {n}.", "group": f"g{n % 9}"} for n in range(32)]
+    rows = [
+        {"prompt": f"Question {n}?", "positive": f"Yes {n}.", "negative": f"No {n}.", "group": f"g{n % 9}"}
+        for n in range(32)
+    ]
     for grouped in (True, False):
         names = ["prompt", "positive", "negative", *(["group"] if grouped else [])]
         lines = [",".join(names), *(",".join(row[name] for name in names) for row in rows)]
@@ -68,7 +71,9 @@ def documents(box: Path) -> None:
             "state.json": json.dumps({"_data_files": [{"filename": "data-00000.arrow"}]}).encode(),
             "dataset_info.json": b"{}", "data-00000.arrow": arrow(texts),
         },
-        "refused-splits": {"dataset_dict.json": b'{"splits": ["train", "test"]}', "train/state.json": b"{}", "train/x.txt": b"x\n"},
+        "refused-splits": {
+            "dataset_dict.json": b'{"splits": ["train", "test"]}', "train/state.json": b"{}", "train/x.txt": b"x\n",
+        },
     }  # fmt: skip
     for name, contents in files.items():
         for path, data in contents.items():
@@ -91,7 +96,8 @@ def _read_prompts(folder: Path) -> None:
 @kind(share=4, read=_read_prompts)
 def prompts(box: Path) -> None:
     """Prompts as JSON lines, with edits and strengths of their own, and as plain text."""
-    lines = ["plain", {"prompt": "a text", "edit": "a.edit", "strength": 2}, {"messages": [{"role": "user", "content": "x"}]},
+    lines = ["plain", {"prompt": "a text", "edit": "a.edit", "strength": 2},
+             {"messages": [{"role": "user", "content": "x"}]},
              {"prompt": "b", "edits": ["a.edit", "b.edit"], "id": 7}]  # fmt: skip
     (box / "json").mkdir(parents=True)
     (box / "json" / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

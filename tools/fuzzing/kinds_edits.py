@@ -122,7 +122,9 @@ def peft(box: Path) -> None:
     prefix = "base_model.model.model."
     seeds = {
         "linear": ({}, {f"layers.{n}.self_attn.{name}_proj" for n in range(2) for name in "qv"}),
-        "stabilised": ({"use_rslora": True, "alpha_pattern": {"layers.0.self_attn.q_proj": 8}}, {"layers.0.self_attn.q_proj"}),
+        "stabilised": (
+            {"use_rslora": True, "alpha_pattern": {"layers.0.self_attn.q_proj": 8}}, {"layers.0.self_attn.q_proj"},
+        ),
         "bias": ({"lora_bias": True}, {"layers.0.mlp.up_proj"}),
         "embedding": ({}, {"embed_tokens"}),
     }  # fmt: skip
@@ -130,7 +132,8 @@ def peft(box: Path) -> None:
     for seed, (own, modules) in seeds.items():
         tensors = {}
         for module in sorted(modules):
-            ends = ("lora_embedding_A", "lora_embedding_B") if module == "embed_tokens" else ("lora_A.weight", "lora_B.weight")
+            embedded = module == "embed_tokens"
+            ends = ("lora_embedding_A", "lora_embedding_B") if embedded else ("lora_A.weight", "lora_B.weight")
             tensors[f"{prefix}{module}.{ends[0]}"] = torch.randn(2, WIDTH)
             tensors[f"{prefix}{module}.{ends[1]}"] = torch.randn(WIDTH, 2)
             if seed == "bias":

@@ -14,7 +14,10 @@ def _read_gguf(folder: Path) -> None:
     op.load(folder / "input.gguf")
 
 
-@kind(share=3, read=_read_gguf, imports=("transformers.", "torch.", "tokenizers.", "google.", "sentencepiece", "tiktoken"))
+_IMPORTS = ("transformers.", "torch.", "tokenizers.", "google.", "sentencepiece", "tiktoken")
+
+
+@kind(share=3, read=_read_gguf, imports=_IMPORTS)
 def gguf(box: Path) -> None:
     """Networks of two architectures, in float32 and quantised, with and without a tokenizer."""
     import gguf as library
@@ -75,5 +78,6 @@ def _shapes(words: int, width: int, architecture: str) -> dict[str, tuple[int, .
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (words, width), "output_norm.weight": (width,)}
     shapes |= {f"blk.0.{name}.weight": shape for name, shape in block.items()}
     if architecture == "qwen2":
-        shapes |= {"blk.0.attn_q.bias": (width,), "blk.0.attn_k.bias": (width // 2,), "blk.0.attn_v.bias": (width // 2,)}
+        shapes |= {"blk.0.attn_q.bias": (width,)}
+        shapes |= {f"blk.0.attn_{part}.bias": (width // 2,) for part in "kv"}
     return shapes

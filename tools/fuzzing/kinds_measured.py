@@ -153,7 +153,7 @@ def _read_map(folder: Path) -> None:
 
 
 @kind(share=9, read=_read_map)
-def map(box: Path) -> None:  # noqa: A001
+def map(box: Path) -> None:
     """Maps with and without base and donor, as JSON and as arrays."""
     import numpy as np
 

@@ -40,12 +40,18 @@ def _result() -> dict[str, Any]:
         "protocol": {"budget": {"perplexity_ratio": 1.2}, "seeds": [0, 1, 2]},
         "rows": [
             {"id": "caa", "method": "CAA", "kind": "method", "shift": {"value": 0.3, "low": 0.1, "high": 0.5}},
-            {"id": "prompt", "method": "prompting", "kind": "baseline", "shift": {"value": 0.4, "low": None, "high": 1}},
+            {
+                "id": "prompt", "method": "prompting", "kind": "baseline",
+                "shift": {"value": 0.4, "low": None, "high": 1},
+            },
         ],
         "record": {
-            "seed": 0, "versions": {"optrode": "0.1", "python": "3.11", "torch": "2.0"}, "started": "2026-01-01T00:00:00",
+            "seed": 0, "versions": {"optrode": "0.1", "python": "3.11", "torch": "2.0"},
+            "started": "2026-01-01T00:00:00",
             "command": "optrode compare steering", "seconds": 1.5, "hashes": {"model": "ab", "data": "cd"},
-            "arguments": ["compare", "steering", "--model", "smollm2-135m", "--data", "sentiment", "--seed", "0", "--quick"],
+            "arguments": [
+                "compare", "steering", "--model", "smollm2-135m", "--data", "sentiment", "--seed", "0", "--quick",
+            ],
         },
     }  # fmt: skip
 
@@ -64,5 +70,3 @@ def result(box: Path) -> None:
     # Without the chart library, which is most of it.
     start, stop = page.find(b"<script>"), page.find(b'<script type="application/json"')
     (box / "report" / "report.html").write_bytes(page if start < 0 or stop < start else page[:start] + page[stop:])
-
-

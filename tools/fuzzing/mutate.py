@@ -31,8 +31,9 @@ def _store_json(random: Random, data: bytes) -> bytes:
 
 
 DAMAGE: dict[str, Callable[[Random, bytes], bytes]] = {
-    ".edit": safetensors_of, ".stats": safetensors_of, ".safetensors": safetensors_of, ".gguf": gguf_of, ".json": json_of,
-    ".jsonl": json_lines_of, ".csv": csv_of, ".txt": bytes_of, ".npz": npz_of, ".parquet": parquet_of, ".arrow": arrow_of,
+    ".edit": safetensors_of, ".stats": safetensors_of, ".safetensors": safetensors_of, ".gguf": gguf_of,
+    ".json": json_of, ".jsonl": json_lines_of, ".csv": csv_of, ".txt": bytes_of, ".npz": npz_of,
+    ".parquet": parquet_of, ".arrow": arrow_of,
     ".png": picture_of, ".gif": picture_of, ".jpg": picture_of, ".bmp": picture_of, ".html": lambda r, d: _page(r, d),
 }  # fmt: skip
 
@@ -85,9 +86,11 @@ def _misplace(random: Random, tree: Tree) -> None:
     """Something else where a file was, or the file somewhere else."""
     name = random.choice(list(tree))
     ending = "." + name.rpartition(".")[2]
-    links = ("nowhere", name.rpartition("/")[2], "/dev/zero", "/dev/null", "/proc/self/mem", "../outside/secret.txt", "..")
+    devices = ("/dev/zero", "/dev/null", "/proc/self/mem")
+    links = ("nowhere", name.rpartition("/")[2], *devices, "../outside/secret.txt", "..")
     things: list[Callable[[], Thing]] = [
-        lambda: Link(random.choice(links)), lambda: Pipe(), lambda: Folder(), lambda: b"", lambda: trap(2), lambda: trap(0),
+        lambda: Link(random.choice(links)), lambda: Pipe(), lambda: Folder(), lambda: b"", lambda: trap(2),
+        lambda: trap(0),
         torch_trap, lambda: BOMBS.get(ending, b"PK"), lambda: zip_bomb() if ending == ".npz" else b"\0" * 5000,
     ]  # fmt: skip
     choice = random.random()

@@ -39,7 +39,8 @@ def _changed(random: Random, table: Any) -> Any:
     if choice == 0:
         return table.drop_columns([name])
     if choice == 1:
-        return table.rename_columns([random.choice(("", "x\ny", "A" * 2000)) if n == name else n for n in table.column_names])
+        other = [random.choice(("", "x\ny", "A" * 2000)) if known == name else known for known in table.column_names]
+        return table.rename_columns(other)
     if choice == 2:
         return table.slice(0, random.choice((0, 1, max(0, len(table) - 1))))
     if choice == 3:
@@ -57,7 +58,8 @@ def _column(random: Random, rows: int) -> Any:
     import pyarrow as pa
 
     value: Any = random.choice((
-        None, 0, -1, 2**62, -(2**62), 1.5, float("nan"), True, "", "x", "A" * 5000, b"\xff\xfe", [1, 2], [], {"a": 1}, [[1]],
+        None, 0, -1, 2**62, -(2**62), 1.5, float("nan"), True, "", "x", "A" * 5000, b"\xff\xfe", [1, 2], [], {"a": 1},
+        [[1]],
         {"role": "user", "content": "x"}, [{"role": "user", "content": None}], [{"from": "human", "value": "x"}],
     ))  # fmt: skip
     array = pa.array([value] * rows)

@@ -137,7 +137,7 @@ def fault_of(message: str) -> str:
         return "message of several lines"
     if len(message) > LONGEST_MESSAGE:
         return "long message"
-    if any(unicodedata.category(character) in ("Cc", "Cs") or 0x202A <= ord(character) <= 0x202E for character in message):
+    if any(unicodedata.category(sign) in ("Cc", "Cs") or 0x202A <= ord(sign) <= 0x202E for sign in message):
         return "control characters in a message"
     return ""
 

@@ -28,11 +28,11 @@ class Call(Context):
     base: Callable[[Tensor], Tensor] = torch.relu
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BuiltFunction(Function):
     """A function whose body is code. Features stand on the last axis of what the body gets, unless `keeps_axes`."""
 
-    body: Body = field(repr=False, kw_only=True)
+    body: Body = field(kw_only=True)
     starts: dict[str, Initial] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
     statistics: dict[str, Initial] = field(default_factory=dict)
