@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-slow lint docs studies bench oracles catalogue fetch clean
+.PHONY: demo test test-slow lint docs studies bench oracles fuzz catalogue fetch clean
 
 # The environment is made anew when what it is made from has changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -58,6 +58,10 @@ bench: fetch $(BENCH)/.installed
 # cannot be built here are skipped with a line. llama.cpp is compiled, which takes some minutes.
 oracles: fetch
 	$(RUN) -m tools.oracles --all
+
+# Malformed files for every reader: none may crash or run code. About five minutes on two cores.
+fuzz: $(VENV)/.installed
+	$(RUN) tools/fuzz.py --inputs 100000 --seed 0
 
 # The index of systems and their pages, from what there is.
 catalogue: $(VENV)/.installed

@@ -56,8 +56,8 @@ def gather_prompts(prompts: list[str] | None, file: Path | None) -> list[Any]:
         raise MissingFile(f"there is no file '{file}': give a text file with one prompt a line, or JSONL")
     try:
         whole = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as problem:
-        raise BadInput(f"'{file}' is no text in UTF-8: save it as such") from problem
+    except (UnicodeDecodeError, OSError) as problem:
+        raise BadInput(f"'{file}' cannot be read, or is no text in UTF-8: save it as such") from problem
     lines = [line for line in whole.split("\n") if line.strip()]
     if file.suffix.lower() in (".jsonl", ".ndjson"):
         lines = [prompt_of(line, number) for number, line in enumerate(lines, 1)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -48,8 +47,8 @@ def read_lines(source: Path) -> list[Line]:
         raise MissingFile(f"there is no file '{source}': give JSONL with a prompt a line, or - for standard input")
     try:
         whole = sys.stdin.read() if str(source) == STANDARD else source.read_text(encoding="utf-8")
-    except UnicodeDecodeError as problem:
-        raise BadInput(f"'{source}' is no text in UTF-8: save it as such") from problem
+    except (UnicodeDecodeError, OSError) as problem:
+        raise BadInput(f"'{source}' cannot be read, or is no text in UTF-8: save it as such") from problem
     # Not `splitlines`: texts may hold line separators of other kinds.
     lines = [_line(text, number) for number, text in enumerate(whole.split("\n"), 1) if text.strip()]
     if not lines:
@@ -75,7 +74,8 @@ def _line(text: str, number: int) -> Line:
         raise BadInput(f"line {number}: edits must be the path of an edit file, or a list of paths")
     if strength is not None and (isinstance(strength, bool) or not isinstance(strength, int | float)):
         raise BadInput(f"line {number}: strength must be a number, not {shown(strength)}")
-    if strength is not None and not abs(strength) < math.inf:
+    # Whole numbers of any length are read, and no float holds the longest ones.
+    if strength is not None and not abs(strength) <= sys.float_info.max:
         raise BadInput(f"line {number}: strength must be a finite number, not {shown(strength)}")
     return Line(number, said, prompt, None if edits is None else tuple(edits), strength)
 

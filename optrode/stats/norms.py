@@ -55,7 +55,8 @@ class Norms(Accumulator):
         moments, top = self._moments.result(), self._top.result()
         scalars = {
             "norm_mean": moments["mean"].item(),
-            "norm_deviation": moments["variance"].item() ** 0.5,
+            # Sums out of a file may be ones that no numbers have.
+            "norm_deviation": max(moments["variance"].item(), 0.0) ** 0.5,
             **{f"norm_{name}": self._sizes.quantile(q) for name, q in (("p05", 0.05), ("median", 0.5), ("p95", 0.95))},
             "norm_max": float(top["top"][0, 0]),
         }

@@ -84,6 +84,10 @@ class Quantiles(Accumulator):
         for unit, size in enumerate(tensors["sizes"].tolist()):
             sketches.deserialize(data[start : start + size].tobytes(), unit)
             start += size
+        if (np.asarray(sketches.get_n()) != self.count).any():
+            raise ValueError("sketches of another number of rows")
+        # Merging looks at what a sketch says of itself, which reading does not.
+        _sketches(self.k, self.units).merge(sketches)
         self._sketches = sketches
 
     def __deepcopy__(self, memory: dict[int, Any]) -> Quantiles:

@@ -257,7 +257,15 @@ def _built(described: dict[str, Any], tensors: dict[str, Tensor]) -> Statistics:
         moments.load_state_dict(_under(tensors, f"cross/{number}/"))
         cross[entry["sites"][0], entry["sites"][1]] = moments
     tokens = {int(token): text for token, text in described["tokens"].items()}
-    return Statistics(sites, described["info"], cross, tokens)
+    return Statistics(sites, _info(described["info"]), cross, tokens)
+
+
+def _info(said: Any) -> dict[str, Any]:
+    """What was measured, as a file says it. Raises `ValueError`."""
+    data = said.get("data", []) if isinstance(said, dict) else None
+    if not isinstance(data, list) or not all(isinstance(part, str) for part in data):
+        raise ValueError("an account of what was measured that is none")
+    return said
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

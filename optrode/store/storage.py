@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PARTIAL = ".partial"
+# What the system says of files that are there and cannot be read.
+_UNREADABLE = (errno.EIO, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EINVAL, errno.ELOOP)
 Bytes = bytes | bytearray | memoryview
 
 
@@ -270,6 +272,10 @@ def _found(where: str, name: str) -> Iterator[None]:
         yield
     except FileNotFoundError as problem:
         raise MissingFile(f"'{where}' has no file '{name}': run optrode store verify") from problem
+    except OSError as problem:
+        if problem.errno not in _UNREADABLE:
+            raise
+        raise BadFile(f"'{name}' of '{where}' cannot be read ({os.strerror(problem.errno)})") from problem
 
 
 def storage_at(where: str | os.PathLike[str]) -> Storage:

@@ -171,7 +171,7 @@ def _shard_faults(shard: Shard, names: set[str], recipe: Recipe) -> Iterator[Fau
 def _check_hash(storage: Storage, found: _Found) -> None:
     assert found.recipe is not None
     receipts = [found.receipts[number] for number in sorted(found.receipts)]
-    if unsealed(parse(storage.read(INDEX), INDEX), INDEX)["hash"] != store_hash(found.recipe.entries, receipts):
+    if unsealed(parse(storage.read(INDEX), INDEX), INDEX).get("hash") != store_hash(found.recipe.entries, receipts):
         found.fault(INDEX, "its hash is not that of the shards")
 
 

@@ -363,6 +363,8 @@ def person() -> Iterator[Callable[..., Person]]:
                            pause=pause)  # fmt: skip
         pid, master = pty.fork()
         if pid == 0:
+            # What runs in the background of a shell ignores interrupts, and so would its children.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24", "PYTHONUNBUFFERED": "1"}
             os.execve(sys.executable, [sys.executable, "-c", code], environment)
         people.append(Person(master, pid))

@@ -110,7 +110,8 @@ class Guard:
             self._note(f"exec {code!r:.150}")
 
     def _compile(self, filename: Any) -> None:
-        if not self._inside(filename, self._libraries) and not _only_parsed() and not _in_a_library():
+        own = self._inside(filename, self._libraries) or _only_parsed()
+        if not own and not _in_a_library() and not _importing():
             self._note(f"compile {filename!r:.150}")
 
     def _note(self, what: str) -> None:
@@ -129,7 +130,7 @@ def _in_a_library() -> bool:
 
 
 def _importing() -> bool:
-    """Whether a module is being imported, which makes classes out of text; that it is one that may be, is seen there."""
+    """Whether a module is being imported, which makes classes out of text; which ones may be, is seen there."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if frame.f_code.co_name == "_load_unlocked" and "importlib" in frame.f_code.co_filename:

@@ -51,6 +51,7 @@ def steering_vector(box: Path) -> None:
     """What torch.save makes of vectors by layer, alone and with the place they are for."""
     import torch
 
+    torch.manual_seed(0)
     layers = {0: torch.randn(WIDTH), 3: torch.randn(WIDTH).bfloat16()}
     for name, content in (
         ("layers", layers),
@@ -76,6 +77,7 @@ def saelens(box: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
+    torch.manual_seed(0)
     size = 12
     own = {
         "standard": ("b_enc",), "topk": ("b_enc",), "jumprelu": ("b_enc", "threshold"),
