@@ -88,6 +88,8 @@ def _first_sentence(text: str) -> str:
 def _safe(text: str) -> str:
     """Text of a table or paragraph in which nothing is taken for a tag or emphasis; what is in backticks stays."""
     parts = text.split("`")
+    # Stressed words lose their stress: cut texts would leave one half of it.
+    parts[::2] = [re.sub(r"(?<![\w*])\*(\w[^*]*?)\*(?![\w*])", r"\1", part) for part in parts[::2]]
     plain = [part.replace("<", "&lt;").replace("*", r"\*").replace("_", r"\_") for part in parts[::2]]
     parts[::2] = plain
     return "`".join(parts)

@@ -19,6 +19,7 @@ def run(arguments: list[str]) -> int:
     import typer
 
     from ..errors import OptrodeError
+    from ..messages import plain
     from .app import build
 
     # Our own bars say what is going on; those of the libraries below would only mix with them.
@@ -36,6 +37,12 @@ def run(arguments: list[str]) -> int:
         # The reader of our output has gone, as in `optrode models | head -1`.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (stays open until the process ends)
         return 0
+    except OSError as problem:
+        # What the system refuses about a file that was named; anything else of it is a fault of ours.
+        if problem.filename is None or problem.errno is None:
+            raise
+        named = os.fsdecode(problem.filename) if isinstance(problem.filename, str | bytes) else str(problem.filename)
+        return _say(f"'{plain(named)}' cannot be used: {os.strerror(problem.errno)}", 1)
     except Exception as problem:
         # Typer brings its own copy of click or uses the installed one: a usage error is known by what it can do.
         if not hasattr(problem, "format_message"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .html import Html, attempt, card, code, facts, fold, safely, table, warning
@@ -18,19 +18,11 @@ def read_plan(plan: Any) -> Html:
     return card("Plan", "read", [plan.model], facts(entries), attempt(lambda: _sites(plan.sites)))
 
 
-def lines_plan(what: str, late: Callable[[Any], Sequence[str]] = lambda plan: ()) -> Callable[[Any], str]:
-    """A view of plans that tell of themselves in `lines()`; `late` names the lines that say what does not fit."""
-
-    def view(plan: Any) -> Html:
-        bad = late(plan)
-        entries = {name: warning(value) if name in bad else value for name, value in plan.lines()}
-        return card("Plan", what, [plan.model], facts(entries))
-
-    return safely(view)
-
-
-sweep_plan = lines_plan("sweep")
-harvest_plan = lines_plan("harvest", lambda plan: () if plan.fits else ("on disk",))
+@safely
+def told_plan(plan: Any) -> Html:
+    """A plan that tells of itself in `lines()`; `late` names the lines that say what does not fit."""
+    entries = {name: warning(value) if name in plan.late else value for name, value in plan.lines()}
+    return card("Plan", plan.what, [plan.model], facts(entries))
 
 
 def _sites(kept: Sequence[Any]) -> Html:

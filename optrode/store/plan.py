@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -14,7 +14,8 @@ from ..engine.like import like
 from ..engine.planning import plan as plan_read
 from ..engine.progress import Amount
 from ..engine.rate import rate
-from ..engine.sizes import bytes_text, seconds_text
+from ..engine.sizes import bytes_text
+from ..engine.told import Told, takes_text
 from ..host import Host
 from ..positions import Positions
 from .documents import Data
@@ -27,12 +28,9 @@ from .recipe import Recipe, compare
 from .run import receipts_in
 from .storage import storage_at
 
-if TYPE_CHECKING:
-    from rich.table import Table
 
-
-@dataclass(frozen=True)
-class HarvestPlan:
+@dataclass(frozen=True, repr=False)
+class HarvestPlan(Told):
     """What a harvest will write, known before it runs. Counts and bytes of values are exact; times are estimates.
 
     `rows` are those of the store, `tokens` all that run through the network and `padding` the places that are none.
@@ -41,6 +39,7 @@ class HarvestPlan:
     knows. `seconds` is None where no made-up input runs.
     """
 
+    what: ClassVar[str] = "harvest"
     model: str
     sites: int
     unit: str
@@ -68,9 +67,6 @@ class HarvestPlan:
             layers = f"{self.layers_run} run, {self.layers_skipped} skipped; head {'run' if self.head else 'not run'}"
         done = f", {self.rows_done:,} of them are there" if self.rows_done else ""
         room = f"; {bytes_text(self.free)} are free" if self.free is not None else ""
-        takes = "not known: no made-up input runs"
-        if self.seconds is not None:
-            takes = f"about {seconds_text(self.seconds)}" + (f" ({self.basis})" if self.seconds else "")
         return [
             ("rows", f"{self.rows:,} {self.unit}s of {self.examples:,} examples at {self.sites} sites{done}"),
             ("shards", f"{self.shards:,}, kept as {self.dtype}"),
@@ -78,34 +74,17 @@ class HarvestPlan:
             ("in memory", f"{bytes_text(self.memory)}, the largest shard, beside the network and one forward"),
             ("runs", f"{self.forwards:,} forwards, {self.tokens:,} tokens and {self.padding:,} of padding"),
             ("layers", layers),
-            ("takes", takes),
+            ("takes", takes_text(self.seconds, self.basis)),
         ]
+
+    @property
+    def late(self) -> tuple[str, ...]:  # type: ignore[override]
+        return () if self.fits else ("on disk",)
 
     @property
     def fits(self) -> bool:
         """Whether there is room on disk for what is missing, as far as is known."""
         return self.free is None or self.disk * (1 - self.rows_done / max(1, self.rows)) <= self.free
-
-    def __str__(self) -> str:
-        lines = [f"  {name + ':':<11}{value}" for name, value in self.lines()]
-        return "\n".join([f"Plan of a harvest of {self.model}", *lines])
-
-    __repr__ = __str__
-
-    def __rich__(self) -> Table:
-        from rich.markup import escape as plain
-        from rich.table import Table
-
-        title = f"plan of a harvest: {plain(self.model)}"
-        table = Table(box=None, show_header=False, pad_edge=False, title=title, title_justify="left")
-        for name, value in self.lines():
-            table.add_row(f"[bold]{name}[/]", plain(value), style="red" if name == "on disk" and not self.fits else "")
-        return table
-
-    def _repr_html_(self) -> str:
-        from ..notebook.plans import harvest_plan
-
-        return harvest_plan(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

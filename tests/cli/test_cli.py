@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,12 @@ def test_rerun_repeats_only_what_is_safe(tmp_path: Path, capsys: pytest.CaptureF
         file.write_text(json.dumps({"record": {**record, "arguments": arguments}}))
         assert run(["rerun", str(file)]) == 1
         assert "run record" in error_line(capsys)
+
+
+def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "no", "/proc/x.edit")
+
+    monkeypatch.setattr("optrode.cli.common.load_model", refused)
+    assert run(["sites", "tiny"]) == 1
+    assert capsys.readouterr().err == "optrode: '/proc/x.edit' cannot be used: Permission denied\n"

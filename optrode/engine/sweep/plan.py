@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -13,17 +13,15 @@ from ...metrics import Metric
 from ...positions import Positions
 from ..like import like
 from ..rate import rate
-from ..sizes import bytes_text, seconds_text
+from ..sizes import bytes_text
+from ..told import Told, takes_text
 from .cells import Cell
 from .sweeping import TOKENS_PER_FORWARD, Ready, Sweep, job_of
 from .way import COLUMNS, FORWARDS, Ground, way_for
 
-if TYPE_CHECKING:
-    from rich.table import Table
 
-
-@dataclass(frozen=True)
-class SweepPlan:
+@dataclass(frozen=True, repr=False)
+class SweepPlan(Told):
     """What a sweep will do, known after the base and the donor of each example have run.
 
     `cells` is the size of the map, `patches` those of them that can change anything and run. `block_tokens` is how many
@@ -32,6 +30,7 @@ class SweepPlan:
     input runs.
     """
 
+    what: ClassVar[str] = "sweep"
     model: str
     examples: int
     cells: int
@@ -47,38 +46,14 @@ class SweepPlan:
     def lines(self) -> list[tuple[str, str]]:
         """What is printed: a name and a value a line."""
         share = self.block_tokens / self.naive if self.naive else 0.0
-        takes = "not known: no made-up input runs"
-        if self.seconds is not None:
-            takes = f"about {seconds_text(self.seconds)}" + (f" ({self.basis})" if self.basis else "")
         return [
             ("cells", f"{self.cells:,} in {self.examples:,} example{'s' if self.examples != 1 else ''}"),
             ("patches", f"{self.patches:,}; base and donor are equal in the others, whose effect is exactly 0"),
             ("way", f"{self.way}{f', since {self.why}' if self.why else ''}"),
             ("runs", f"{self.block_tokens:,} tokens through a block, {share:.0%} of a forward for each patch"),
             ("in memory", f"about {bytes_text(self.memory)}"),
-            ("takes", takes),
+            ("takes", takes_text(self.seconds, self.basis)),
         ]
-
-    def __str__(self) -> str:
-        lines = [f"  {name + ':':<11}{value}" for name, value in self.lines()]
-        return "\n".join([f"Plan of a sweep of {self.model}", *lines])
-
-    __repr__ = __str__
-
-    def __rich__(self) -> Table:
-        from rich.markup import escape as plain
-        from rich.table import Table
-
-        title = f"plan of a sweep: {plain(self.model)}"
-        table = Table(box=None, show_header=False, pad_edge=False, title=title, title_justify="left")
-        for name, value in self.lines():
-            table.add_row(f"[bold]{name}[/]", plain(value))
-        return table
-
-    def _repr_html_(self) -> str:
-        from ...notebook.plans import sweep_plan
-
-        return sweep_plan(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
