@@ -249,6 +249,8 @@ def _built(described: dict[str, Any], tensors: dict[str, Tensor]) -> Statistics:
             kind: made(settings, _under(tensors, f"{number}/{kind}/"))
             for kind, settings in entry["accumulators"].items()
         }
+        if any(kind != one.kind for kind, one in parts.items()) or "count" not in parts:
+            raise ValueError("accumulators under names of others, or without a count")
         sites[entry["address"]] = SiteStatistics(entry["address"], tuple(entry["axes"]), parts)
     for number, entry in enumerate(described["cross"]):
         first, second = map(sizes, entry["shapes"])
@@ -265,6 +267,8 @@ def _info(said: Any) -> dict[str, Any]:
     data = said.get("data", []) if isinstance(said, dict) else None
     if not isinstance(data, list) or not all(isinstance(part, str) for part in data):
         raise ValueError("an account of what was measured that is none")
+    if not all(isinstance(said.get(name), str | None) for name in ("model", "unit")):
+        raise ValueError("a model or kind of row that is no text")
     return said
 
 

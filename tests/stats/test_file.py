@@ -72,6 +72,11 @@ def _change(name: str) -> Callable[[dict[str, Any], dict[str, Any]], Any]:
         "fewer rows than none": lambda d, t: t.update({"0/count/rows": torch.tensor([-1, 0])}),
         "infinite rows": lambda d, t: t.update({"0/count/rows": torch.tensor([float("inf"), 0.0])}),
         "info": lambda d, t: d.update(info=[1]),
+        "unit": lambda d, t: d["info"].update(unit=[3]),
+        "no count": lambda d, t: d["sites"][0]["accumulators"].pop("count"),
+        "another's name": lambda d, t: d["sites"][0]["accumulators"].update(
+            count=d["sites"][0]["accumulators"]["moments"]
+        ),
         "data": lambda d, t: d["info"].update(data=3),
         "pairs": lambda d, t: d["cross"][0].update(shapes=[[10**6], [10**6]]),
         "format": lambda d, t: d.update(format="\n" * 5000),
@@ -79,9 +84,10 @@ def _change(name: str) -> Callable[[dict[str, Any], dict[str, Any]], Any]:
     return changes[name]
 
 
-@pytest.mark.parametrize(
-    "name", ["kind", "unknown kind", "fewer rows than none", "infinite rows", "info", "data", "pairs", "format"]
-)
+CHANGES = ["kind", "unknown kind", "fewer rows than none", "infinite rows", "info", "data", "pairs", "format"]
+
+
+@pytest.mark.parametrize("name", [*CHANGES, "unit", "no count", "another's name"])
 def test_values_that_save_does_not_write(name: str, llama: op.Model, tmp_path: Path):
     sites = ["layers.0.out", "layers.1.out"]
     found = op.stats(llama, ["The cat sat."], sites, collect="mean", cross=[(sites[0], sites[1])])
