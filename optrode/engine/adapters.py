@@ -17,14 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..edits.adapter import AdapterEdit, BiasDelta, Delta, FullDelta, LowRankDelta, linear_modules, linear_sizes
-from ..errors import EditDidNothing, NotFinite, NotSupported, UnknownSite, WrongShape, did_you_mean
-from ..host import Host, SiteInfo
-from ..positions import Positions
-from .hooks import Point
+from ..errors import NotSupported, UnknownSite, WrongShape, did_you_mean
+from ..host import Host
 from .identity import check_model
+from .module_session import ModuleSession, Words, module_edit
 from .receipt import Receipt, SiteReceipt
 from .recompute import full_precision, refuse_lost_gradients
-from .session import Session
 from .twin import refuse_compiled
 
 
@@ -44,15 +42,16 @@ class WeightReceipt(SiteReceipt):
         return f", weight changed by {self.weight_change:.1%}"
 
 
-class AdapterSession(Session):
+class AdapterSession(ModuleSession):
     """The changes of some modules' weights, while they are the context's."""
+
+    words = Words("the adapter made NaN or infinity at {}: lower its strength", "the adapter", "modules of the adapter")
 
     def __init__(self, host: Host, edit: AdapterEdit):
         super().__init__(host)
-        self._weights: dict[nn.Module, tuple[list[Delta], WeightReceipt]] = {}
+        self._deltas: dict[nn.Module, list[Delta]] = {}
         # Deltas on the device and in the precision that they were needed in last.
         self._moved: dict[int, tuple[torch.device, torch.dtype, Delta]] = {}
-        self.positions = [Positions("all")]
         paths: dict[str, list[Delta]] = {}
         for delta in edit.deltas:
             path = resolve(host, delta.module)
@@ -61,37 +60,24 @@ class AdapterSession(Session):
                 paths.setdefault(path, []).append(delta)
         for path, deltas in paths.items():
             module = host.submodule(path)
-            receipt = WeightReceipt(f"module:{path}", _measure=partial(_relative_size, module, deltas))
-            self.receipt.sites[receipt.address] = receipt
-            self._weights[module] = (deltas, receipt)
-
-    @property
-    def changes(self) -> bool:
-        return bool(self._weights)
-
-    def points(self) -> list[Point]:
-        return list(dict.fromkeys([*super().points(), *((module, "out") for module in self._weights)]))
-
-    def changed_sites(self) -> list[SiteInfo]:
-        return self.host.match([receipt.address for _, receipt in self._weights.values()])
+            self._enter(module, WeightReceipt(f"module:{path}", _measure=partial(_relative_size, module, deltas)))
+            self._deltas[module] = deltas
 
     def add_weights(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        found = self._weights.get(module)
-        if found is None:
+        receipt = self._receipts.get(module)
+        if receipt is None:
             return output
-        deltas, receipt = found
         if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
             raise NotSupported(f"{receipt.address} is not called with one tensor, so its weights cannot be changed")
         precision = torch.promote_types(output.dtype, torch.float32)
         with full_precision(output):
             new = output.to(precision)
-            for delta in deltas:
+            for delta in self._deltas[module]:
                 if delta.trained:
                     refuse_lost_gradients(receipt.address)
                 new = new + delta.scale * product(module, self._on(delta, output.device, precision), args[0])
         new = new.to(output.dtype)
-        if self.counting:
-            self._record(receipt, output, new)
+        self._record(receipt, output, new)
         return new
 
     def _on(self, delta: Delta, device: torch.device, dtype: torch.dtype) -> Delta:
@@ -102,42 +88,14 @@ class AdapterSession(Session):
             known = self._moved[id(delta)] = (device, dtype, _moved(delta, device, dtype))
         return known[2]
 
-    def _record(self, receipt: WeightReceipt, old: Tensor, new: Tensor) -> None:
-        decode = self.forward.decode if self.forward else False
-        with self._counting:
-            receipt.offer({"all": (None, old[..., 0].numel())})
-            receipt.record(old.detach().float(), new.detach().float(), decode)
-
 
 @contextmanager
 def adapter_edit(host: Host, edit: AdapterEdit) -> Iterator[Receipt]:
     """The block of `model.edited(adapter)`."""
     refuse_compiled(host)
-    session = _bound(host, edit)
-    if not session.changes:
-        session.receipt.note("strength 0: nothing was installed")
-        yield session.receipt
-        return
-    with session.active():
-        yield session.receipt
-    _judge(session.receipt)
-
-
-def _bound(host: Host, edit: AdapterEdit) -> AdapterSession:
     check_model(host, [edit.provenance])
-    return AdapterSession(host, edit)
-
-
-def _judge(receipt: Receipt) -> None:
-    idle = [site.address for site in receipt.sites.values() if not site.calls]
-    for site in receipt.sites.values():
-        if site.calls and not site.finite:
-            raise NotFinite(f"the adapter made NaN or infinity at {site.address}: lower its strength")
-    if len(idle) == len(receipt.sites):
-        what = f"{idle[0]} did not run" if receipt.forwards else "no forward of the model ran"
-        raise EditDidNothing(f"the adapter never fired: {what} inside the block")
-    if idle:
-        receipt.note(f"{len(idle)} of {len(receipt.sites)} modules of the adapter never ran, such as {idle[0]}")
+    with module_edit(AdapterSession(host, edit)) as receipt:
+        yield receipt
 
 
 # Modules -------------------------------------------------------------------------------------------------------------
