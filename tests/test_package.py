@@ -17,7 +17,7 @@ HEAVY = ("torch", "transformers", "numpy", "pandas", "sklearn", "altair", "typer
 
 # From the bottom up; a module may import its own layer and those below.
 LAYERS = (
-    ("errors", "messages", "version", "home", "notebook"),
+    ("errors", "messages", "version", "home", "notebook", "gguf_format"),
     ("sites", "aliases", "batches", "positions", "activations", "maps", "metrics", "edits"),
     ("layouts", "sources", "offloaded", "encoding", "pictures", "towers"),
     ("table", "identity", "lookup", "host", "tree"),

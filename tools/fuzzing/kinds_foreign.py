@@ -15,8 +15,8 @@ def _read_control_vector(folder: Path) -> None:
     _use(import_file(folder / "input.gguf"))
 
 
-# A damaged file may be taken for an archive, whose names are in one of two encodings.
-@kind(share=6, read=_read_control_vector, imports=("encodings.",))
+# A damaged file may be taken for an archive: its names are in one of two encodings, and PyTorch looks up its settings.
+@kind(share=6, read=_read_control_vector, imports=("encodings.", "torch.utils.serialization"))
 def control_vector(box: Path) -> None:
     """Control vectors of one and of several layers, with and without entries of their own."""
     import torch

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from ...errors import BadFile, BadInput, NotSupported, OptrodeError
+from ...gguf_format import Description, Header
 from ...home import written_whole
 from ...messages import shown
 from ...positions import Positions
 from ..base import Chain, Edit, Provenance, SiteEdit, SiteEditBase, Sum
 from ..operators import Add
-from .gguf_file import Description, Header, read_gguf
+from .gguf_file import read_gguf
 from .signing import Network, signed
 
 ARCHITECTURE = "controlvector"

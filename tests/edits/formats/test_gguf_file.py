@@ -12,8 +12,9 @@ import pytest
 import torch
 from gguf import GGUFWriter
 
-from optrode.edits.formats.gguf_file import Header, read_gguf
+from optrode.edits.formats.gguf_file import read_gguf
 from optrode.errors import BadFile, MissingFile, NotSupported, OptrodeError
+from optrode.gguf_format import Header
 
 
 def everything(header: Header) -> list[Any]:
