@@ -84,9 +84,10 @@ def _parity_marks(node: ast.FunctionDef) -> list[str]:
 def _methods(root: Path) -> dict[str, list[Found]]:
     """Row id -> its methods, over every folder of the package that has a protocol."""
     found: dict[str, list[Found]] = defaultdict(list)
-    for protocol in sorted((root / "optrode").glob("*/protocol.py")):
+    for protocol in sorted((root / "optrode").rglob("protocol.py")):
         folder = protocol.parent
-        for method in methods_of(f"optrode.{folder.name}", str(folder)).values():
+        package = ".".join(folder.relative_to(root).parts)
+        for method in methods_of(package, str(folder)).values():
             found[method.id].append(method)
     return dict(found)
 

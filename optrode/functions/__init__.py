@@ -2,7 +2,7 @@
 
 `get` finds one by name, `from_formula` makes one; both give a `Function`. `swap` puts one in the place of another in a
 network, as an edit; `heal` trains a small adapter to go with it.
-Methods that are more than a formula are one file each, found by their `id`.
+Methods of papers are one file each in `methods`, found by their `id`.
 """
 
 from importlib import import_module
@@ -28,7 +28,7 @@ _NAMES = {
     "swap": "swapping",
 }
 
-_method, _methods = lazy_family(__name__, str(Path(__file__).parent))
+_method, _methods = lazy_family(f"{__name__}.methods", str(Path(__file__).parent / "methods"))
 
 
 def __getattr__(name: str) -> Any:
