@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -202,3 +203,33 @@ def no_gradients_left(request: pytest.FixtureRequest) -> Iterator[None]:
     for value in request.node.funcargs.values() if hasattr(request.node, "funcargs") else ():
         if isinstance(value, op.Model):
             value.module.zero_grad(set_to_none=True)
+
+
+# Results of other packages that are kept in files, see tools/oracles -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept(request: pytest.FixtureRequest) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """What the test module's `FILE` holds: its texts, and its tensors by name."""
+    from safetensors import safe_open
+
+    with safe_open(request.module.FILE, "pt") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@pytest.fixture(scope="module")
+def network(kept: tuple[dict[str, str], dict[str, torch.Tensor]]) -> op.Model:
+    """The tiny network that the other package had run, with its tokenizer where it had one."""
+    from tokenizers import Tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    about, tensors = kept
+    module = LlamaForCausalLM(LlamaConfig(**json.loads(about["config"]))).eval()
+    module.load_state_dict({n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")})
+    if "tokenizer" not in about:
+        return op.load(module)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(about["tokenizer"]), pad_token="<pad>", eos_token="<end>"
+    )
+    tokenizer.chat_template = about.get("template")
+    return op.load(module, tokenizer=tokenizer)

@@ -8,28 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 import optrode as op
 
 FILE = Path(__file__).parent / "oracles" / "llama_cpp.safetensors"
-
-
-@pytest.fixture(scope="module")
-def kept() -> tuple[dict[str, str], dict[str, Tensor]]:
-    with safe_open(FILE, "pt") as file:
-        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-@pytest.fixture(scope="module")
-def network(kept: Any) -> op.Model:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    module = LlamaForCausalLM(LlamaConfig(**json.loads(kept[0]["config"]))).eval()
-    tensors = {n.removeprefix("network."): v for n, v in kept[1].items() if n.startswith("network.")}
-    module.load_state_dict(tensors)
-    return op.load(module)
 
 
 def logits(network: op.Model, ids: Tensor, edit: op.Edit | None = None) -> Tensor:

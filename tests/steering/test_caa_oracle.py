@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 
-import optrode as op
 from optrode.data import Pair
 from optrode.steering.caa import CAA
 
 FILE = Path(__file__).parent / "oracles" / "steering_vectors.safetensors"
-
-
-@pytest.fixture(scope="module")
-def kept() -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    with safe_open(FILE, "pt") as file:
-        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-@pytest.fixture(scope="module")
-def network(kept: Any) -> op.Model:
-    from tokenizers import Tokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    about, tensors = kept
-    module = LlamaForCausalLM(LlamaConfig(**json.loads(about["config"]))).eval()
-    module.load_state_dict({n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")})
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(about["tokenizer"]), pad_token="<pad>", eos_token="<end>"
-    )
-    tokenizer.chat_template = about["template"]
-    return op.load(module, tokenizer=tokenizer)
 
 
 def test_it_was_made_by_the_release_that_the_card_names(kept):

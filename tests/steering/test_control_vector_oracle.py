@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 
 import optrode as op
 from optrode.data import Pair
@@ -17,27 +16,6 @@ from optrode.steering import ControlVector
 FILE = Path(__file__).parent / "oracles" / "repeng.safetensors"
 # Its ways of a principal component, and what they are called here.
 FORMS = {"pca_diff": "centred_difference", "pca_center": "pair_centred"}
-
-
-@pytest.fixture(scope="module")
-def kept() -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    with safe_open(FILE, "pt") as file:
-        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-@pytest.fixture(scope="module")
-def network(kept: Any) -> op.Model:
-    from tokenizers import Tokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    about, tensors = kept
-    module = LlamaForCausalLM(LlamaConfig(**json.loads(about["config"]))).eval()
-    module.load_state_dict({n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")})
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(about["tokenizer"]), pad_token="<pad>", eos_token="<end>"
-    )
-    tokenizer.chat_template = about["template"]
-    return op.load(module, tokenizer=tokenizer)
 
 
 # repeng measures at the output of the block that it names, and adds there. Of the last block it measures what the final
