@@ -37,3 +37,15 @@ def one_line(error: BaseException | str, longest: int = 200) -> str:
     if not lines:
         return "" if isinstance(error, str) else type(error).__name__
     return plain(lines[0], longest)
+
+
+def bytes_text(count: float) -> str:
+    """A short text of a number of bytes.
+
+    >>> bytes_text(512), bytes_text(2_350_000), bytes_text(4_000_000_000)
+    ('512 B', '2.35 MB', '4 GB')
+    """
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{int(count)} B"

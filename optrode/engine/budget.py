@@ -15,13 +15,13 @@ from torch import Tensor
 from ..batches import Batch
 from ..errors import OverBudget
 from ..host import Host
+from ..messages import bytes_text
 from .few_logits import logit_columns
 from .footprint import Footprint, footprint
 from .like import Like
 from .many_forwards import cuts
 from .request import Request
 from .results import Given, Kept
-from .sizes import bytes_text
 from .spill import free_bytes, spill_folder
 
 FITS, SPLIT, SPILL, REFUSED = "fits", "split", "spill", "refused"

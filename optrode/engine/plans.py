@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..messages import bytes_text
 from .budget import FITS, REFUSED, SPILL
 from .results import Kept
-from .sizes import bytes_text, seconds_text
+from .sizes import seconds_text
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from ..messages import bytes_text
 from .html import Html, attempt, card, code, fold, joined, notes, quiet, safely, table, tag
 from .pictures import bars, is_wide
 from .sites import by_kind, layer_of
-from .text import cut, number, several, size
+from .text import cut, number, several
 
 # Rows of a site that its norm is taken from, and numbers that they may have together.
 ROWS, NUMBERS = 48, 65_536
@@ -30,7 +31,7 @@ def activations(acts: Any) -> Html:
 
 
 def _about(acts: Any) -> list[str]:
-    said = [attempt(lambda: size(acts.nbytes), "")]
+    said = [attempt(lambda: bytes_text(acts.nbytes), "")]
     if acts.on_disk:
         said[0] += " on disk"
     if acts.batch is not None:
@@ -66,7 +67,7 @@ def _form(acts: Any, site: str) -> tuple[str, str]:
 
 
 def _bytes(acts: Any, sites: Sequence[str]) -> str:
-    return size(sum(acts[site].numel() * acts[site].element_size() for site in sites))
+    return bytes_text(sum(acts[site].numel() * acts[site].element_size() for site in sites))
 
 
 def _norms(acts: Any, sites: Sequence[str]) -> Html | str:

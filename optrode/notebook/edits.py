@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ..messages import bytes_text
 from .html import Html, attempt, card, code, facts, fold, joined, lines, notes, quiet, safely, table, tag
 from .pictures import meter, strip
 from .sites import layer_of
-from .text import several, size
+from .text import several
 
 # Bytes of tensors beyond which an edit is told by its parts alone: an explanation goes through all of them.
 MOST_BYTES = 2**26
@@ -19,7 +20,7 @@ _PARTS = 8
 def edit(one: Any) -> Html:
     """An `Edit` of any kind, or an edit that is being trained."""
     taken = sum(value.numel() * value.element_size() for value in one.tensors().values())
-    about = [f"{one.kind} edit" if one.kind else "", size(taken) if taken else "no tensors"]
+    about = [f"{one.kind} edit" if one.kind else "", bytes_text(taken) if taken else "no tensors"]
     if taken > MOST_BYTES:
         rows = [(code(name), str(list(value.shape)), str(value.dtype).removeprefix("torch."))
                 for name, value in one.tensors().items()]  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..messages import bytes_text
 from .html import Html, attempt, card, code, facts, fold, safely, table, warning
 from .sites import by_kind
-from .text import size
 
 
 @safely
@@ -38,6 +38,6 @@ def _sites(kept: Sequence[Any]) -> Html:
                 name if len(alike) == 1 else ", ".join(one.site for one in same[:4]) + (" …" if len(same) > 4 else "")
             )
             sizes = " × ".join(f"{axis} {count}" for axis, count in zip(axes, shape, strict=False))
-            taken = size(sum(one.nbytes for one in same))
+            taken = bytes_text(sum(one.nbytes for one in same))
             rows.append((code(label), sizes, dtype.removeprefix("torch."), taken))
     return fold("sites", table(("site", "axes", "dtype", "bytes"), rows, right=(3,)), about=f"{len(kept):,}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..messages import bytes_text
 from .html import Html, attempt, card, code, facts, fold, safely, table, warning
-from .text import cut, several, size
+from .text import cut, several
 
 
 @safely
 def store(found: Any) -> Html:
     recipe, origin = found.recipe, found.origin
-    about = [several(len(found.sites), "site"), size(found.nbytes), str(recipe.get("dtype") or "")]
+    about = [several(len(found.sites), "site"), bytes_text(found.nbytes), str(recipe.get("dtype") or "")]
     whole = found.complete
     if not whole:
         about.append(warning("not complete"))
@@ -35,4 +36,4 @@ def _site(found: Any, address: str) -> tuple[Any, ...]:
     site = found.site(address)
     axes = " × ".join(f"{axis} {count}" for axis, count in zip(site.axes, site.shape, strict=False)) or "one number"
     kept = str(site.kept).removeprefix("torch.") + (", scaled" if site.scaled else "")
-    return code(address), axes, kept, size(len(found) * site.row_bytes), site.equation
+    return code(address), axes, kept, bytes_text(len(found) * site.row_bytes), site.equation

@@ -52,18 +52,6 @@ def number(value: Any) -> str:
     return f"−{text}" if value < 0 and text != "0" else text
 
 
-def size(count: float) -> str:
-    """Bytes in a short text.
-
-    >>> size(512), size(2_350_000)
-    ('512 B', '2.35 MB')
-    """
-    for unit, one in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= one:
-            return f"{count / one:.3g} {unit}"
-    return f"{int(count)} B"
-
-
 def several(count: int, one: str, many: str = "") -> str:
     """A count with its noun.
 

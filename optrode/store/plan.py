@@ -14,9 +14,9 @@ from ..engine.like import like
 from ..engine.planning import plan as plan_read
 from ..engine.progress import Amount
 from ..engine.rate import rate
-from ..engine.sizes import bytes_text
 from ..engine.told import Told, takes_text
 from ..host import Host
+from ..messages import bytes_text
 from ..positions import Positions
 from .documents import Data
 from .examples import Cursor, Example, batch_of, pixels_of

@@ -14,6 +14,14 @@ FILE = Path(__file__).parent / "oracles" / "captum.safetensors"
 SITES = [f"layers.{layer}.{name}" for layer in range(3) for name in ("mlp.out", "out")]
 
 
+@pytest.fixture(scope="module")
+def network(network: op.Model) -> op.Model:
+    """Without a chat template: captum was given the prompt as it stands."""
+    assert network.tokenizer is not None
+    network.tokenizer.chat_template = None
+    return network
+
+
 def test_activations_are_the_same_bits(kept: Any, network: op.Model) -> None:
     acts = network.read([kept[0]["prompt"]], SITES)
     assert torch.equal(acts.batch.ids, kept[1]["ids"])

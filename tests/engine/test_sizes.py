@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from optrode.engine.sizes import as_bytes, bytes_text
+from optrode.engine.sizes import as_bytes
 from optrode.errors import BadInput
+from optrode.messages import bytes_text
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ...host import Host
+from ...messages import bytes_text
 from ...metrics import Metric
 from ...positions import Positions
 from ..like import like
 from ..rate import rate
-from ..sizes import bytes_text
 from ..told import Told, takes_text
 from .cells import Cell
 from .sweeping import TOKENS_PER_FORWARD, Ready, Sweep, job_of
