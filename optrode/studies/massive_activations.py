@@ -6,23 +6,32 @@ One half of the neutral passages fits the edits, the other half is what everythi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..batches import Batch
-from ..data import behaviour, neutral_texts
-from ..edits import SiteEdit, add, zero_ablate
-from ..edits.base import SiteEditBase
+from ..edits import zero_ablate
 from ..engine.progress import Steps
 from ..maps import Map
+from ..massive.bench import (
+    FIRST,
+    Bench,
+    Texts,
+    largest_at,
+    onsets,
+    place_of,
+    random_entries,
+    random_removal,
+    ratio_over_seeds,
+    texts_of,
+    variation,
+    variation_ratio,
+)  # fmt: skip
 from ..massive.massive_activations import MassiveActivations
-from ..massive.protocol import Entry, Survey, nll_by_text, selected
+from ..massive.protocol import Entry, selected
 from ..model import Model, load
-from ..parts.statistics import RESAMPLES, Interval, bootstrap_mean, bootstrap_ratio, interval_over_seeds
+from ..parts.statistics import Interval, bootstrap_mean
 from ..parts.study import Finding, Study, above, within
 from ..positions import Positions
 
@@ -39,82 +48,7 @@ RECREATED = (0.0, 0.05)
 FULL_SEEDS = 10
 TEMPLATE = "raw"
 CHAT_TEXTS = 16  # of either half: a chat template makes every text twice as long
-FIRST, WITHIN_TEXT = "first:1", "index:-5"
-
-
-@dataclass(frozen=True)
-class Texts:
-    """`fit` and `test` share no passage; `other` is another kind of text."""
-
-    fit: tuple[str, ...]
-    test: tuple[str, ...]
-    other: tuple[str, ...]
-
-
-def texts_of(count: int | None = None) -> Texts:
-    """Neutral passages in two halves, and reviews spread over their subjects."""
-    passages, reviews = neutral_texts(count), [item.text for item in behaviour("sentiment").judge]
-    return Texts(passages[::2], passages[1::2], tuple(reviews[:: max(1, len(reviews) // 60)]))
-
-
-class Bench:
-    """A network with its massive entries, and everything that the findings are measured with."""
-
-    def __init__(self, model: Model, texts: Texts, method: MassiveActivations, table: Map):
-        self.model = model
-        self.texts = texts
-        self.method = method
-        self.table = table
-        self.layer: int = table.notes["first_layer"]
-        self.site = f"layers.{self.layer}.out"
-        self.zero = replace(method, layer=self.layer).fit(model, texts.fit)
-        self.entries = [Entry(**entry) for entry in self.zero.leaves()[0].provenance.recipe["entries"]]
-        self.channels = [entry.channel for entry in self.entries]
-        self.batch = method.encode(model, texts.test)
-
-    @property
-    def top(self) -> Entry:
-        """The largest entry."""
-        return max(self.entries, key=lambda entry: abs(entry.mean))
-
-    @cached_property
-    def survey(self) -> Survey:
-        return self.method.survey(self.model, self.batch)
-
-    @cached_property
-    def base(self) -> np.ndarray:
-        return nll_by_text(self.model, self.batch)
-
-    @cached_property
-    def zero_nll(self) -> np.ndarray:
-        return self.nll(self.zero)
-
-    def nll(self, edit: SiteEditBase) -> np.ndarray:
-        with self.model.edited(edit):
-            return nll_by_text(self.model, self.batch)
-
-    def ratio(self, nll: np.ndarray) -> Interval:
-        """Perplexity relative to the unedited network, with an interval over texts."""
-        return bootstrap_ratio(nll, self.base)
-
-    def mean_edit(self, texts: Sequence[str] | Batch) -> SiteEdit:
-        """The same entries set to their mean over `texts`."""
-        values = self.model.read(self.method.encode(self.model, texts), self.site, positions=FIRST)[self.site]
-        leaf = self.zero.leaves()[0]
-        mean = values[:, self.channels].double().mean(0).float()
-        return replace(leaf, operator=type(leaf.operator)(mean))  # type: ignore[call-arg]
-
-    @cached_property
-    def ordinary(self) -> list[int]:
-        """Channels that are massive in no text, at the edited layer; largest at the first token first, by mean."""
-        massive = {item.channel for item in self.survey.found if item.layer == self.layer} | set(self.channels)
-        rows = self.model.read(self.batch, self.site, positions=FIRST)[self.site].abs().mean(0)
-        return [int(channel) for channel in rows.argsort(descending=True) if int(channel) not in massive]
-
-    def values(self, sites: Sequence[str], positions: str, channel: int) -> np.ndarray:
-        """One channel at one token of each text: [site, text] float64."""
-        acts = self.model.read(self.batch, list(sites), positions=positions)
-        return np.stack([acts[site][:, channel].double().numpy() for site in sites])
+WITHIN_TEXT = "index:-5"
 
 
 def run(seeds: Sequence[int], full: bool, steps: Steps) -> list[Finding]:
@@ -157,7 +91,7 @@ def fixed_channels(bench: Bench) -> list[Finding]:
     """The entries of the fit texts, looked for in texts that were not used to find them."""
     first = selected(bench.batch, FIRST)
     rows = [
-        {item.example for item in bench.survey.found if _is(item, bench.layer, channel) and _place(item) in first}
+        {item.example for item in bench.survey.found if _is(item, bench.layer, channel) and place_of(item) in first}
         for channel in bench.channels
     ]
     hits = [float(all(text in found for found in rows)) for text in range(len(bench.batch))]
@@ -178,7 +112,7 @@ def fixed_channels(bench: Bench) -> list[Finding]:
                 "channels": bench.channels,
                 "entries": [_as_dict(entry) for entry in bench.entries],
                 "channels_massive_in_fewer_texts": sorted(fewer),
-                "massive_at_other_tokens": sum(_place(item) not in first for item in bench.survey.found),
+                "massive_at_other_tokens": sum(place_of(item) not in first for item in bench.survey.found),
                 "by_layer": _by_layer(bench.table),
             },
         )
@@ -235,10 +169,10 @@ def controls(bench: Bench, seeds: Sequence[int]) -> list[Finding]:
     count = len(bench.channels)
     second = bench.ordinary[:count]
     largest = bench.ratio(bench.nll(zero_ablate(bench.site, FIRST, features=tuple(second))))
-    random = _over_seeds([bench.nll(_random_entries(bench, seed)) - bench.base for seed in seeds])
-    moved = [bench.nll(_random_removal(bench, seed)) for seed in seeds]
-    worse = _over_seeds([bench.zero_nll - nll for nll in moved])
-    alone = _over_seeds([nll - bench.base for nll in moved])
+    random = ratio_over_seeds([bench.nll(random_entries(bench, seed)) - bench.base for seed in seeds])
+    moved = [bench.nll(random_removal(bench, seed)) for seed in seeds]
+    worse = ratio_over_seeds([bench.zero_nll - nll for nll in moved])
+    alone = ratio_over_seeds([nll - bench.base for nll in moved])
     same = f"perplexity ratio within {SAME[0]:g} to {SAME[1]:g}"
     rarer = sorted({item.channel for item in bench.survey.found if item.layer == bench.layer} - set(bench.channels))
     beside = [_rarer(bench, rarer)] if rarer else []
@@ -283,25 +217,25 @@ def _rarer(bench: Bench, channels: list[int]) -> Finding:
 def input_independence(bench: Bench) -> list[Finding]:
     """Coefficient of variation over texts of the largest entry and of ordinary channels, at the same layer."""
     massive = bench.values([bench.site], FIRST, bench.top.channel)[0]
-    usual = _largest_at(bench, "last_prompt")
+    usual = largest_at(bench, "last_prompt")
     ordinary = bench.values([bench.site], "last_prompt", usual)[0]
     beside = bench.values([bench.site], FIRST, bench.ordinary[0])[0]
-    times, times_beside = _variation_ratio(ordinary, massive), _variation_ratio(beside, massive)
-    own = _variation(massive)
+    times, times_beside = variation_ratio(ordinary, massive), variation_ratio(beside, massive)
+    own = variation(massive)
     # Beside the rule set in advance: all passages end in a full stop, which makes their last tokens much alike.
-    word = _largest_at(bench, WITHIN_TEXT)
+    word = largest_at(bench, WITHIN_TEXT)
     inside = bench.values([bench.site], WITHIN_TEXT, word)[0]
-    times_inside = _variation_ratio(inside, massive)
+    times_inside = variation_ratio(inside, massive)
     return [
         Finding(
             "Their values hardly depend on the text",
             f"coefficient of variation over {INDEPENDENT:g} times smaller than an ordinary channel's at the last token",
-            f"{times} times smaller ({own:.2g} against {_variation(ordinary):.2g}, channel {usual})",
+            f"{times} times smaller ({own:.2g} against {variation(ordinary):.2g}, channel {usual})",
             above(times, INDEPENDENT, neutral=1.0),
             numbers={
                 "times": times.as_dict(),
                 "massive": own,
-                "ordinary": _variation(ordinary),
+                "ordinary": variation(ordinary),
                 "channel": usual,
                 "different_first_tokens": len(set(bench.batch.ids[Positions(FIRST).in_prompt(bench.batch)].tolist())),
             },
@@ -309,18 +243,18 @@ def input_independence(bench: Bench) -> list[Finding]:
         Finding(
             "This sets them apart from the largest ordinary channel of the same token, too",
             f"coefficient of variation over {INDEPENDENT:g} times smaller than that channel's",
-            f"{times_beside} times smaller ({own:.2g} against {_variation(beside):.2g}, channel {bench.ordinary[0]})",
+            f"{times_beside} times smaller ({own:.2g} against {variation(beside):.2g}, channel {bench.ordinary[0]})",
             above(times_beside, INDEPENDENT, neutral=1.0),
             essential=False,
-            numbers={"times": times_beside.as_dict(), "ordinary": _variation(beside), "channel": bench.ordinary[0]},
+            numbers={"times": times_beside.as_dict(), "ordinary": variation(beside), "channel": bench.ordinary[0]},
         ),
         Finding(
             "And from an ordinary channel within the text (added after the first run: texts end in the same sign)",
             f"coefficient of variation over {INDEPENDENT:g} times smaller than at the fifth token from the end",
-            f"{times_inside} times smaller ({own:.2g} against {_variation(inside):.2g}, channel {word})",
+            f"{times_inside} times smaller ({own:.2g} against {variation(inside):.2g}, channel {word})",
             above(times_inside, INDEPENDENT, neutral=1.0),
             essential=False,
-            numbers={"times": times_inside.as_dict(), "ordinary": _variation(inside), "channel": word},
+            numbers={"times": times_inside.as_dict(), "ordinary": variation(inside), "channel": word},
         ),
     ]
 
@@ -331,7 +265,7 @@ def location(bench: Bench) -> list[Finding]:
     size = np.abs(bench.values([f"layers.{layer}.out" for layer in range(layers)], FIRST, top))
     part = bench.values([f"layers.{bench.layer}.mlp.out"], FIRST, top)[0]
     written = bootstrap_mean(part / bench.values([bench.site], FIRST, top)[0])
-    depth = bootstrap_mean([(layer + 1) / layers for layer in _onsets(bench, top)])
+    depth = bootstrap_mean([(layer + 1) / layers for layer in onsets(bench, top)])
     middle = size[bench.layer : max(bench.layer + 1, int(0.75 * layers))]
     constant = bootstrap_mean(middle.min(0) / middle.max(0))
     left = bootstrap_mean(size[-1] / size.max(0))
@@ -413,54 +347,6 @@ def chat(model: Model, texts: Texts) -> list[Finding]:
 # Pieces ---------------------------------------------------------------------------------------------------------------
 
 
-def _random_entries(bench: Bench, seed: int) -> SiteEdit:
-    """As many channels as the massive ones, drawn among those that are massive in no text, set to zero."""
-    drawn = np.random.default_rng(seed).choice(sorted(bench.ordinary), size=len(bench.channels), replace=False)
-    return zero_ablate(bench.site, FIRST, features=tuple(int(channel) for channel in drawn))
-
-
-def _random_removal(bench: Bench, seed: int) -> SiteEdit:
-    """A vector of the length that `zero` takes away, in a random direction, taken away at the same token."""
-    assert bench.model.width is not None
-    drawn = torch.randn(bench.model.width, generator=torch.Generator().manual_seed(seed))
-    length = float(np.linalg.norm([entry.mean for entry in bench.entries]))
-    return add(bench.site, -length * drawn / drawn.norm(), FIRST)
-
-
-def _over_seeds(differences: Sequence[np.ndarray]) -> Interval:
-    """exp of the mean difference of log-perplexity, with an interval over seeds."""
-    found = interval_over_seeds([float(difference.mean()) for difference in differences])
-    return Interval(*(float(np.exp(part)) for part in (found.value, found.low, found.high)))
-
-
-def _largest_at(bench: Bench, positions: str) -> int:
-    """The ordinary channel with the largest mean magnitude at some positions."""
-    rows = bench.model.read(bench.batch, bench.site, positions=positions)[bench.site].abs().mean(0)
-    return max(bench.ordinary, key=lambda channel: float(rows[channel]))
-
-
-def _onsets(bench: Bench, channel: int) -> list[int]:
-    """The first layer of each text at which a channel is massive at the first token; the last layer where none is."""
-    first, never = selected(bench.batch, FIRST), bench.model.layers - 1
-    layers: dict[int, int] = {}
-    for item in bench.survey.found:
-        if item.channel == channel and _place(item) in first:
-            layers[item.example] = min(item.layer, layers.get(item.example, never))
-    return [layers.get(text, never) for text in range(len(bench.batch))]
-
-
-def _variation(values: np.ndarray) -> float:
-    return float(values.std() / max(abs(values.mean()), 1e-12))
-
-
-def _variation_ratio(above: np.ndarray, below: np.ndarray, seed: int = 0) -> Interval:
-    """Ratio of two coefficients of variation over the same texts, with a bootstrap interval over texts."""
-    chosen = np.random.default_rng(seed).integers(0, len(above), size=(RESAMPLES, len(above)))
-    ratios = [_variation(above[rows]) / max(_variation(below[rows]), 1e-12) for rows in chosen]
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Interval(_variation(above) / max(_variation(below), 1e-12), float(low), float(high))
-
-
 def _fine(ratio: Interval) -> str:
     """An interval about 1 with one digit more than others."""
     return f"{ratio.value:.4g} [{ratio.low:.4g}, {ratio.high:.4g}]"
@@ -468,10 +354,6 @@ def _fine(ratio: Interval) -> str:
 
 def _is(item: Any, layer: int, channel: int) -> bool:
     return item.layer == layer and item.channel == channel
-
-
-def _place(item: Any) -> tuple[int, int]:
-    return item.example, item.position
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:

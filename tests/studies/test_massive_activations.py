@@ -11,10 +11,11 @@ import torch
 
 import optrode as op
 from optrode.engine.progress import Steps
+from optrode.massive.bench import Bench, Texts, random_entries, random_removal, texts_of, variation_ratio
 from optrode.parts.study import Finding, overall
 from optrode.studies import find_study
 from optrode.studies import massive_activations as study
-from optrode.studies.massive_activations import Bench, Texts, examine, texts_of
+from optrode.studies.massive_activations import examine
 
 
 def _planted() -> ModuleType:
@@ -109,9 +110,9 @@ def test_controls_leave_the_entries_alone(tokenizer: Any):
     model = op.load(PLANTED.planted_module(tokenizer), tokenizer=tokenizer)
     bench, _ = study._look(model, TEXTS, "raw")
     assert isinstance(bench, Bench)
-    drawn = {study._random_entries(bench, seed).features for seed in range(20)}
+    drawn = {random_entries(bench, seed).features for seed in range(20)}
     assert len(drawn) > 5 and all(PLANTED.CHANNEL not in channels for channels in drawn)
-    with model.edited(study._random_removal(bench, 3)):
+    with model.edited(random_removal(bench, 3)):
         moved = model.read(bench.batch, bench.site, positions="first:1")[bench.site]
     change = moved - model.read(bench.batch, bench.site, positions="first:1")[bench.site]
     length = abs(bench.entries[0].mean)
@@ -121,7 +122,7 @@ def test_controls_leave_the_entries_alone(tokenizer: Any):
 
 def test_ratio_of_variations():
     above, below = np.array([1.0, 3.0, 1.0, 3.0] * 20), np.array([9.0, 11.0, 9.0, 11.0] * 20)
-    found = study._variation_ratio(above, below)
+    found = variation_ratio(above, below)
     assert found.value == pytest.approx((1 / 2) / (1 / 10))
     assert found.low < found.value < found.high
 
