@@ -49,7 +49,9 @@ def run(arguments: list[str]) -> int:
             raise
         text = str(problem.format_message())
         # Without any arguments the help is printed, and that says enough.
-        return _say(f"{text.rstrip('.')}; see optrode --help", 2) if text else 2
+        # The context knows which command was meant.
+        command = getattr(getattr(problem, "ctx", None), "command_path", "optrode")
+        return _say(f"{text.rstrip('.?')}; see {command} --help", 2) if text else 2
 
 
 def _say(text: str, code: int) -> int:

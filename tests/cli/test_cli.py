@@ -46,7 +46,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "code", "says"),
     [
         (["nonsense"], 2, "No such command"),
-        (["read"], 2, "Missing argument"),
+        (["read"], 2, "Missing argument.*; see optrode read --help"),
+        (["read", "--site", "x"], 2, "--sites.*; see optrode read --help"),
         (["generate", "--temperature", "warm", "hi"], 2, "not a valid float|parse string as a number"),
         (["sites", "smollm-135m"], 1, "did you mean smollm2-135m"),
         (["sites", "no/folder/here"], 1, "there is no file or folder"),
