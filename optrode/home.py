@@ -44,7 +44,11 @@ def written_whole(target: Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    box = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        box = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as problem:
+        # The caller knows the file by the name that it gave, not by ours.
+        raise OSError(problem.errno, problem.strerror, str(target)) from None
     aside = box / target.name
     try:
         yield aside

@@ -37,3 +37,9 @@ def test_causes_are_cut_to_one_line():
     assert one_line(ValueError("\n first \n second")) == "first"
     assert one_line(ValueError()) == "ValueError"
     assert len(one_line("x" * 1000)) == 200
+
+
+def test_a_folder_that_takes_no_file_is_told_by_the_name_that_was_given():
+    with pytest.raises(OSError) as problem, written_whole(Path("/proc/result.json")):
+        pass
+    assert problem.value.filename == "/proc/result.json"
