@@ -5,6 +5,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from optrode.home import written_whole
 from optrode.messages import one_line
 from optrode.sources.files import made_once, sha256_of
