@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .compare import compare
     from .edits.base import Edit
     from .edits.file import load_edit
-    from .engine.active import active
+    from .engine.editing.active import active
     from .engine.sweep import plan_sweep, sweep
     from .maps import Map
     from .model import Model, load, plan, read, sites
@@ -45,7 +45,7 @@ _NAMES = {
     "Score": "scores",
     "Statistics": "stats.statistics",
     "Store": "store",
-    "active": "engine.active",
+    "active": "engine.editing.active",
     "compare": "compare",
     "harvest": "store",
     "load": "model",

@@ -19,13 +19,13 @@ from .layouts import Layout
 if TYPE_CHECKING:
     from .edits.base import Edit
     from .edits.trainable import Trainable
-    from .engine.active import ActiveEdits
-    from .engine.generate import Completion
-    from .engine.mapping import Measurement
-    from .engine.plans import Plan
-    from .engine.receipt import Receipt
-    from .engine.recording import Recording
-    from .engine.stream import Stream
+    from .engine.editing.active import ActiveEdits
+    from .engine.editing.receipt import Receipt
+    from .engine.generating.generate import Completion
+    from .engine.generating.stream import Stream
+    from .engine.mapping.decide import Measurement
+    from .engine.planning.plans import Plan
+    from .engine.reading.recording import Recording
     from .maps import Map
     from .tree import SiteTree
 
@@ -48,7 +48,7 @@ class Model(Host):
 
     def _sizes(self, addresses: list[str]) -> dict[str, tuple[int, ...]]:
         """The shape of sites on a trial input; nothing where the network cannot run on one."""
-        from .engine.shapes import sizes
+        from .engine.reading.shapes import sizes
 
         return sizes(self, addresses)
 
@@ -62,19 +62,19 @@ class Model(Host):
         self, prompts: Prompt | Sequence[Prompt], *, template: str | None = None, system: str | None = None
     ) -> Batch:
         """Prompts as a padded batch with roles. See `optrode.encoding.encode`."""
-        from .engine.prompts import encode_edited
+        from .engine.generating.prompts import encode_edited
 
         return encode_edited(self, prompts, template=template, system=system)
 
     def read(self, inputs: Any, sites: str | Sequence[str], **options: Any) -> Activations:
         """Activations at sites. See `optrode.read`."""
-        from .engine.read import read
+        from .engine.reading.read import read
 
         return read(self, inputs, sites, **options)
 
     def plan(self, inputs: Any, sites: str | Sequence[str] = "layers.*.out", **options: Any) -> Plan:
         """What a read will keep and do, before it runs. See `optrode.plan`."""
-        from .engine.planning import plan
+        from .engine.planning.plan import plan
 
         return plan(self, inputs, sites, **options)
 
@@ -90,9 +90,9 @@ class Model(Host):
     def recording(self, sites: str | Sequence[str], **options: Any) -> AbstractContextManager[Recording]:
         """`with model.recording(sites) as rec:` keeps activations of your own forwards, graph and all.
 
-        See `optrode.engine.recording.recording`.
+        See `optrode.engine.reading.recording.recording`.
         """
-        from .engine.recording import recording
+        from .engine.reading.recording import recording
 
         return recording(self, sites, **options)
 
@@ -103,15 +103,15 @@ class Model(Host):
         return sweep(self, base, donor, sites, **options)
 
     def edited(self, *edits: Edit | Trainable) -> AbstractContextManager[Receipt]:
-        """`with model.edited(edit) as receipt:` See `optrode.engine.edited.edited`."""
-        from .engine.edited import edited
+        """`with model.edited(edit) as receipt:` See `optrode.engine.editing.edited.edited`."""
+        from .engine.editing.edited import edited
 
         return edited(self, *edits)
 
     @property
     def active(self) -> ActiveEdits:
         """The edits of this model that act here, in this thread or task, outermost first. See `optrode.active`."""
-        from .engine.active import active
+        from .engine.editing.active import active
 
         return active(self)
 
@@ -138,15 +138,15 @@ class Model(Host):
     def stream(self, prompt: Prompt | Batch, **options: Any) -> Stream:
         """The completion of one prompt, piece by piece while it is written: `for piece in model.stream(prompt)`.
 
-        See `optrode.engine.stream.stream` for options.
+        See `optrode.engine.generating.stream.stream` for options.
         """
-        from .engine.stream import stream
+        from .engine.generating.stream import stream
 
         return stream(self, prompt, **options)
 
     def completions(self, prompts: Prompt | Sequence[Prompt] | Batch, **options: Any) -> list[Completion]:
-        """Completions with token ids. See `optrode.engine.generate.generate`."""
-        from .engine.generate import generate
+        """Completions with token ids. See `optrode.engine.generating.generate.generate`."""
+        from .engine.generating.generate import generate
 
         return generate(self, prompts, **options)
 
@@ -215,7 +215,7 @@ def load(
 def _settled(model: Model, layout: Layout | str | None, measure: bool, example: Any) -> Model:
     """The model with its layout, measured unless that was declined."""
     if measure:
-        from .engine.mapping import settle
+        from .engine.mapping.decide import settle
 
         model.measured = settle(model, layout, example)
     elif not isinstance(layout, str):
@@ -226,12 +226,12 @@ def _settled(model: Model, layout: Layout | str | None, measure: bool, example: 
 
 
 def read(model: Model, inputs: Any, sites: str | Sequence[str] = "layers.*.out", **options: Any) -> Activations:
-    """Activations of `inputs` at `sites` (texts like `layers.*.out`). See `optrode.engine.read.read` for options."""
+    """Activations of `inputs` at `sites` (texts like `layers.*.out`). Options: `optrode.engine.reading.read.read`."""
     return model.read(inputs, sites, **options)
 
 
 def plan(model: Model, inputs: Any, sites: str | Sequence[str] = "layers.*.out", **options: Any) -> Plan:
-    """What `optrode.read` with the same arguments will keep and do. See `optrode.engine.planning.plan` for options."""
+    """What `optrode.read` with the same arguments will keep and do. Options: `optrode.engine.planning.plan.plan`."""
     return model.plan(inputs, sites, **options)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import optrode as op
-from optrode.engine.equations import measure
+from optrode.engine.mapping.equations import measure
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "docs" / "data" / "architectures.json"

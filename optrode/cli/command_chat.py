@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         Example: [bold]optrode chat smollm2-135m --edit cheerful.edit --side[/]
         """
         from ..edits.file import load_edit
-        from ..engine.generate import Sampling
+        from ..engine.generating.generate import Sampling
         from .chat.loop import talk
         from .chat.room import Room, dials_of
         from .command_generate import own_model

@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
         Example: [bold]optrode generate --edit best.edit --strength 1 "Tell me about the new restaurant."[/]
         """
-        from ..engine.generate import Sampling
+        from ..engine.generating.generate import Sampling
 
         if temperature < 0:
             raise BadInput(f"the temperature is {temperature}: it must be 0 (greedy) or above")

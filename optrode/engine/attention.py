@@ -24,7 +24,7 @@ from .recompute import carry, full_precision
 from .transformers_names import asks_config, own_attention, put_back_config, register_attention, renamed_config
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .editing.session import Session
 
 # Sides of ports that lie inside attention, in order of computation.
 SIDES = ("query", "key", "scores", "pattern")

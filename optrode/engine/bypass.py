@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from ..host import Host
+from .editing.undo import having, sure
 from .hooks import HOOKS, INSTALL, Side
-from .undo import having, sure
 
 # answer(index, own forward, arguments, named arguments) -> what the block returns.
 Answer = Callable[[int, Callable[..., Any], tuple, dict[str, Any]], Any]

@@ -31,8 +31,8 @@ from .transformers_names import (
 )
 
 if TYPE_CHECKING:
-    from .receipt import Receipt
-    from .session import Session
+    from .editing.receipt import Receipt
+    from .editing.session import Session
 
 HIDDEN, OUT = 0, 1
 

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from ..batches import Batch
 from ..host import Host
-from .actions import Tap
 from .axes import axes_of
+from .editing.actions import Tap
 from .hooks import active_sessions
-from .request import Request
+from .reading.request import Request
 from .transformers_names import keep_columns_argument
 
 

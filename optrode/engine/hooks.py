@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
+from .editing.undo import having
 from .recompute import carry, meant
-from .undo import having
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .editing.session import Session
 
 Point = tuple[nn.Module, str]
 ACTIVE: ContextVar[tuple[Session, ...]] = ContextVar("optrode_active_sessions", default=())

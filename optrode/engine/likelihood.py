@@ -11,7 +11,7 @@ from ..batches import Batch, Role
 from ..errors import BadInput
 from ..host import Host
 from ..positions import Positions
-from .read import chunks, read
+from .reading.read import chunks, read
 from .resume import Residuals
 
 # Logits of this many positions are turned into log-probabilities at once: 1024 x 50,000 floats are 200 MB.

@@ -19,8 +19,8 @@ from ..errors import NotSupported
 from .torch_names import Region, regions, runs_again
 
 if TYPE_CHECKING:
-    from .moment import Moment
-    from .session import Session
+    from .editing.moment import Moment
+    from .editing.session import Session
 
 
 def carry(sessions: Sequence[Session]) -> None:

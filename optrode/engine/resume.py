@@ -114,9 +114,9 @@ def _tried(
 
 def _last_out(host: Host, one: Batch, cache: Any = None, start: int = 0) -> Tensor:
     """The last block's output at the last token of a one-row batch, [feature] float32, whatever edits are active."""
-    from .actions import Tap
+    from .editing.actions import Tap
+    from .editing.session import Session
     from .run import run
-    from .session import Session
 
     session = Session(host)
     tap = Tap(host.table[f"layers.{host.layers - 1}.out"], None, keep_graph=False)

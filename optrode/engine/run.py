@@ -13,13 +13,13 @@ from ..encoding import Prompt
 from ..errors import BadInput
 from ..host import Host
 from ..offloaded import put_away
-from .actions import StopForward
+from .editing.actions import StopForward
+from .editing.scope import open_scopes
+from .editing.undo import having
 from .hooks import active_sessions
 from .places import RUNNING
-from .scope import open_scopes
 from .tower_forwards import arguments_of
 from .transformers_names import cache_argument, keep_columns_argument
-from .undo import having
 
 Inputs = Batch | dict[str, Tensor] | Tensor
 
@@ -93,7 +93,7 @@ def forward(host: Host, inputs: Prompt | Sequence[Prompt] | Inputs, **arguments:
 
     Costs a forward of the network in the mode it is in; gradients are on unless the caller has turned them off.
     """
-    from .prompts import encode_edited
+    from .generating.prompts import encode_edited
 
     if not isinstance(inputs, Batch | dict | Tensor):
         inputs = encode_edited(host, inputs)

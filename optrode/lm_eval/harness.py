@@ -19,7 +19,7 @@ from ..edits.file import load_edit
 from ..edits.prefix import PrefixEdit
 from ..edits.rows import rows_edits
 from ..encoding import Rendered, render_chat
-from ..engine.receipt import Receipt
+from ..engine.editing.receipt import Receipt
 from ..errors import BadInput, NotSupported
 from ..model import Model, load
 from .rows import NOWHERE, Row, followed, plain, tokenised

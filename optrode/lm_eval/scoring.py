@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..engine.progress import track
-from ..engine.read import read
+from ..engine.reading.read import read
 from ..host import Host
 from .rows import Row, batch_of_rows, chunks
 

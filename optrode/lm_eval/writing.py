@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.generate import Sampling, generate
-from ..engine.policies import active_policy
+from ..engine.generating.generate import Sampling, generate
+from ..engine.generating.policies import active_policy
 from ..engine.progress import track
 from ..host import Host
 from .rows import Row, batch_of_rows, chunks

@@ -20,7 +20,7 @@ from ..batches import Batch
 from ..encoding import Prompt
 from ..engine.likelihood import token_logprobs
 from ..engine.progress import track
-from ..engine.read import chunks
+from ..engine.reading.read import chunks
 from ..errors import BadInput, NotFinite
 from ..model import Model
 from ..parts.method import Method

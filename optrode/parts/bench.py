@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data import Choice, Question
 from ..edits.base import Edit
 from ..engine.likelihood import kl_divergence, reply_logits
-from ..engine.read import residuals
+from ..engine.reading.read import residuals
 from ..errors import BadInput
 from ..model import Model
 from .pairs import conversation

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..batches import Batch
 from ..data import Choice
 from ..engine.likelihood import next_token_logits, reply_logprobs
-from ..engine.read import residuals
+from ..engine.reading.read import residuals
 from ..errors import BadInput
 from ..model import Model
 from .pairs import conversation

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.edited import PREFIXES
+from ..engine.editing.edited import PREFIXES
+from ..engine.mapping.trial import in_eval_mode
 from ..engine.progress import Amount
-from ..engine.trial import in_eval_mode
 from ..errors import NotSupported
 from ..host import Host
 from ..positions import Positions

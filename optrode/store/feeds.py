@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..activations import Activations
 from ..batches import Batch
-from ..engine.one_forward import bare_forward, one_forward
-from ..engine.request import Request
+from ..engine.reading.one_forward import bare_forward, one_forward
+from ..engine.reading.request import Request
 from ..errors import BadInput, NotSupported
 from ..host import Host, SiteInfo
 from .documents import Documents

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 
 from ..batches import Batch
-from ..engine.like import like
-from ..engine.planning import plan as plan_read
+from ..engine.planning.like import like
+from ..engine.planning.plan import plan as plan_read
+from ..engine.planning.rate import rate
 from ..engine.progress import Amount
-from ..engine.rate import rate
 from ..engine.told import Told, takes_text
 from ..host import Host
 from ..messages import bytes_text

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..engine.request import Request
+from ..engine.reading.request import Request
 from ..errors import BadInput, NotSupported
 from ..host import Host
 from ..positions import Positions

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..engine.mapping.trial import in_eval_mode
 from ..engine.progress import Amount
-from ..engine.trial import in_eval_mode
 from ..errors import NoSpace, StoreMismatch
 from ..host import Host
 from .examples import Cursor

@@ -20,7 +20,7 @@ import torch
 from ..data import neutral_texts
 from ..edits import AddByPosition, SiteEdit, add_by_position
 from ..edits.base import Edit
-from ..engine.generate import Sampling
+from ..engine.generating.generate import Sampling
 from ..engine.likelihood import token_logprobs
 from ..engine.progress import Steps
 from ..model import Model, load

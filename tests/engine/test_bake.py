@@ -14,7 +14,7 @@ from optrode import edits
 from optrode.edits.base import SiteEdit
 from optrode.edits.operators import SAVEABLE
 from optrode.engine.bake import explain, is_baked
-from optrode.engine.edited import bind
+from optrode.engine.editing.edited import bind
 from optrode.engine.run import running
 from optrode.engine.twin import shared, twin
 from optrode.errors import NotFinite, NotSupported, UnknownSite, WrongShape

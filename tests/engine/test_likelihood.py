@@ -7,7 +7,7 @@ import torch
 
 import optrode as op
 from optrode.engine import likelihood
-from optrode.engine.read import residuals
+from optrode.engine.reading.read import residuals
 from optrode.errors import BadInput
 
 TALKS = [

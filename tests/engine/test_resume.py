@@ -6,7 +6,7 @@ import torch
 import optrode as op
 from optrode import edits
 from optrode.engine import resume
-from optrode.engine.read import residuals
+from optrode.engine.reading.read import residuals
 from optrode.engine.resume import Residuals
 
 V = torch.randn(32, generator=torch.Generator().manual_seed(5))

@@ -15,9 +15,10 @@ from torch import Tensor
 
 import optrode as op
 from optrode import edits
-from optrode.engine.generate import Sampling
+from optrode.engine.editing.receipt import Receipt
+from optrode.engine.generating.generate import Sampling
 from optrode.engine.hooks import ACTIVE, HOOKS
-from optrode.engine.read import residuals
+from optrode.engine.reading.read import residuals
 from optrode.errors import EditDidNothing, NotSupported
 
 OUT = "layers.1.out"
@@ -318,7 +319,7 @@ def test_what_cannot_be_bound_is_refused(llama: op.Model):
             with pytest.raises(NotSupported, match="does not run when it is called"):
                 receipt.bind(function)
     with pytest.raises(NotSupported, match="belongs to no block"):
-        op.engine.receipt.Receipt().bind(print)
+        Receipt().bind(print)
 
 
 def test_an_error_in_a_bound_call_is_the_callers(llama: op.Model):

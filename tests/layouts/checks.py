@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import optrode
 from optrode import edits
-from optrode.engine.equations import measure
+from optrode.engine.mapping.equations import measure
 from optrode.errors import UnknownSite
 from optrode.host import SiteInfo
 from optrode.layouts import Layout, Port, find

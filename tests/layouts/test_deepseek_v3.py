@@ -9,7 +9,7 @@ from mixture_block import MixtureChecks
 from torch import Tensor
 
 import optrode
-from optrode.engine.equations import measure
+from optrode.engine.mapping.equations import measure
 
 NOPE, ROPE, VALUE, LATENT, SHARED = 6, 4, 8, 16, 48
 OPTIONS = {

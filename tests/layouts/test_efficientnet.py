@@ -67,7 +67,7 @@ class TestEfficientNet(LayoutChecks):
         return convolved(channels_first, module.weight, module.stride[0], module.groups).movedim(1, -1)
 
     def test_the_equations_hold(self, model: optrode.Model) -> None:
-        from optrode.engine.equations import measure
+        from optrode.engine.mapping.equations import measure
 
         checks = measure(model, self.inputs())
         assert [check.layer for check in checks] == [2, 4, 6, 7, 9, 10, 12, 13, 14]

@@ -8,7 +8,7 @@ from mixture_block import EXPERTS, TOP, MixtureChecks
 from torch import Tensor, nn
 
 import optrode
-from optrode.engine.equations import measure
+from optrode.engine.mapping.equations import measure
 
 OPTIONS = {"head_dim": SIZE, "num_experts": EXPERTS, "num_experts_per_tok": TOP, "moe_intermediate_size": 24}
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import optrode as op
 from optrode.compare import Comparison
 from optrode.edits.base import Provenance
-from optrode.engine.receipt import SiteReceipt
+from optrode.engine.editing.receipt import SiteReceipt
 from optrode.stats.covariance import Covariance
 
 Read = Callable[[str], Any]

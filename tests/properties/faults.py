@@ -23,16 +23,16 @@ from torch import Tensor, nn
 
 import optrode as op
 from optrode import edits
-from optrode.engine import generate as generating
 from optrode.engine.bypass import _ANSWER
-from optrode.engine.edited import PREFIXES
+from optrode.engine.editing.edited import PREFIXES
+from optrode.engine.editing.scope import SCOPES
+from optrode.engine.generating import generate as generating
 from optrode.engine.hooks import ACTIVE, HOOKS
 from optrode.engine.places import RUNNING
 from optrode.engine.progress import _DEPTH
-from optrode.engine.read import residuals
-from optrode.engine.scope import SCOPES
+from optrode.engine.reading.read import residuals
 
-ENGINE = str(Path(generating.__file__).parent)
+ENGINE = str(Path(generating.__file__).parents[1])
 PROMPTS = ["The cat", "Where does the Eiffel Tower stand?", "Answer in one word."]
 HOOK_TABLES = [
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",

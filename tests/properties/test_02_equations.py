@@ -130,7 +130,7 @@ def test_nothing_of_the_measurement_is_left(make_model: Any) -> None:
 
 @pytest.mark.slow
 def test_the_real_model_is_measured_in_every_layer(smollm2: op.Model) -> None:
-    from optrode.engine.mapping import settle
+    from optrode.engine.mapping.decide import settle
 
     again = settle(smollm2)
     assert len(again.checks) == 60 and all(check.holds for check in again.checks)

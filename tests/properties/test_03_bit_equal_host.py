@@ -12,7 +12,7 @@ from torch import nn
 import optrode as op
 from optrode import edits
 from optrode.engine.hooks import ACTIVE
-from optrode.engine.read import residuals
+from optrode.engine.reading.read import residuals
 from optrode.errors import OptrodeError
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -14,11 +14,11 @@ from torch import Tensor
 
 import optrode as op
 from optrode import edits
-from optrode.engine import spill
-from optrode.engine.footprint import LiveBytes
-from optrode.engine.like import like
-from optrode.engine.resolve import resolved
-from optrode.engine.results import kept
+from optrode.engine.planning.footprint import LiveBytes
+from optrode.engine.planning.like import like
+from optrode.engine.reading import spill
+from optrode.engine.reading.resolve import resolved
+from optrode.engine.reading.results import kept
 from optrode.errors import BadInput, NoSpace, NotSupported, OverBudget
 
 POSITIONS = (None, "all", "last_prompt", "user", "content", "index:0,-1", "first:2")
@@ -250,7 +250,7 @@ def test_what_cannot_fit_is_refused_before_anything_runs(
     forwards.clear()
     with pytest.raises(OverBudget, match=r"needs .* at the least .* budget is 1 kB: try shorter prompts or a larger"):
         llama.read(many, "layers.*.out", budget="1kB")
-    monkeypatch.setattr("optrode.engine.budget.free_bytes", lambda _: 10)
+    monkeypatch.setattr("optrode.engine.planning.budget.free_bytes", lambda _: 10)
     with pytest.raises(
         OverBudget, match="fewer sites or positions, reduce= on the fly, spill= a folder with more space"
     ):

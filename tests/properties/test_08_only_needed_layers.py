@@ -10,7 +10,7 @@ import torch
 
 import optrode as op
 from optrode import edits
-from optrode.engine.read import residuals
+from optrode.engine.reading.read import residuals
 from optrode.engine.transformers_names import cache_of
 
 

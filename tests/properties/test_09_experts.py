@@ -87,7 +87,7 @@ def test_other_threads_see_their_own_experts(mixture: op.Model, prompts: list[st
 
 
 def test_the_equation_of_experts_is_measured(mixture: op.Model, prompts: list[str]) -> None:
-    from optrode.engine.equations import measure
+    from optrode.engine.mapping.equations import measure
 
     checks = [check for check in measure(mixture, prompts) if "experts" in check.equation]
     with_experts = [address for address in mixture.table if address.endswith(".mlp.experts.out")]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import optrode as op
 from optrode import edits
-from optrode.engine.read import residuals
+from optrode.engine.reading.read import residuals
 from optrode.errors import NotSupported
 
 V = torch.randn(32, generator=torch.Generator().manual_seed(5))

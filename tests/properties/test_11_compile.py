@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import optrode as op
 from optrode import edits
-from optrode.engine.edited import bind
+from optrode.engine.editing.edited import bind
 from optrode.engine.run import running
 from optrode.errors import NotSupported
 

@@ -132,3 +132,57 @@ def library_logits() -> Callable[..., list[Tensor]]:
         return [logits[row][batch.mask[row]] for row in range(len(batch))]
 
     return run
+
+
+# A model that declines ------------------------------------------------------------------------------------------------
+
+
+class Decliner:
+    """A network whose blocks do nothing and whose first coordinate alone decides between the tokens `n` and `y`.
+
+    Every embedding has 3 there, so that it always says `n`: its refusal. `logprobs` are those of plain numpy.
+    """
+
+    def __init__(self, model: op.Model, no: int, yes: int):
+        self.model, self.no, self.yes = model, no, yes
+
+    def judge(self, replies: Sequence[str]) -> Any:
+        import numpy as np
+
+        return np.array([float(reply.startswith("n")) for reply in replies])
+
+    def logprobs(self, ids: Sequence[int], shift: Any, mask: Sequence[bool]) -> Any:
+        """[token, vocabulary] with `shift` added to the stream where `mask` says so."""
+        import numpy as np
+
+        module: Any = self.model.module
+        h = module.model.embed_tokens.weight.double().numpy()[list(ids)]
+        h = h + np.where(np.array(mask)[:, None], np.asarray(shift, float), 0.0)
+        h = h / np.sqrt((h**2).mean(-1, keepdims=True) + module.config.rms_norm_eps)
+        logits = h @ module.lm_head.weight.double().numpy().T
+        return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@pytest.fixture(scope="session")
+def decliner(tokenizer: Any) -> Decliner:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=8, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=512, tie_word_embeddings=False, bos_token_id=None, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    module = LlamaForCausalLM(config).eval()
+    no, yes = (tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in "ny")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        rows = torch.randn(len(tokenizer), 64, generator=generator)
+        rows[:, 0] = 3.0
+        module.model.embed_tokens.weight.copy_(rows)
+        head = 0.05 * torch.randn(len(tokenizer), 64, generator=generator)
+        head[no], head[yes] = torch.zeros(64), torch.zeros(64)
+        head[no, 0], head[yes, 0] = 4.0, -4.0
+        module.lm_head.weight.copy_(head)
+        for block in module.model.layers:
+            block.self_attn.o_proj.weight.zero_()
+            block.mlp.down_proj.weight.zero_()
+    return Decliner(op.load(module, tokenizer=tokenizer), no, yes)

@@ -14,9 +14,9 @@ from ...errors import BadInput, EditDidNothing, NotSupported, OptrodeError, Unkn
 
 if TYPE_CHECKING:
     from ...edits.base import Edit
-    from ...engine.generate import Sampling
-    from ...engine.receipt import Receipt
-    from ...engine.stream import Stream
+    from ...engine.editing.receipt import Receipt
+    from ...engine.generating.generate import Sampling
+    from ...engine.generating.stream import Stream
     from ...model import Model
 
 

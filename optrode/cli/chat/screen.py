@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ...engine.stream import Stream
+    from ...engine.generating.stream import Stream
 
 
 class Screen(Protocol):

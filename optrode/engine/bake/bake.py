@@ -16,7 +16,7 @@ from ...errors import NotSupported
 from ...host import Host
 from ...table import SiteInfo
 from ..attention import SIDES
-from ..edited import bind
+from ..editing.edited import bind
 from ..experts import of_experts
 from ..run import Inputs
 from ..twin import twin, uncompiled

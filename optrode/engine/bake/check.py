@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from ...edits.base import SiteEditBase
 from ...errors import NotFinite, NotSupported, OptrodeError, WrongShape
 from ...host import Host
-from ..edited import bind
+from ..editing.edited import bind
 from ..hooks import hooks_alone
+from ..mapping.trial import in_eval_mode, one_thread, trial_inputs
 from ..run import Inputs, run
-from ..trial import in_eval_mode, one_thread, trial_inputs
 from ..views import first_tensor
 
 # Repeated, a trial has room for positions such as the first five.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ...host import Host
-from ..actions import StopForward
 from ..bypass import answered
+from ..editing.actions import StopForward
 from ..hooks import hooks_alone
 from ..run import run
 from ..transformers_names import new_cache, rows_cache

@@ -16,8 +16,8 @@ from ...host import Host, SiteInfo
 from ...metrics import Metric, Reference
 from ...pictures import are_pictures, pixels
 from ...positions import Positions
+from ..generating.prompts import encode_edited
 from ..places import batch_of
-from ..prompts import encode_edited
 from ..run import Inputs
 
 ABLATIONS = ("zero", "mean")

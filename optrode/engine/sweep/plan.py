@@ -12,8 +12,8 @@ from ...host import Host
 from ...messages import bytes_text
 from ...metrics import Metric
 from ...positions import Positions
-from ..like import like
-from ..rate import rate
+from ..planning.like import like
+from ..planning.rate import rate
 from ..told import Told, takes_text
 from .cells import Cell
 from .sweeping import TOKENS_PER_FORWARD, Ready, Sweep, job_of

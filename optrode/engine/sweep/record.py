@@ -12,11 +12,11 @@ from torch import Tensor
 from ...batches import Batch
 from ...errors import NotSupported
 from ...host import Host, SiteInfo
-from ..actions import Tap
 from ..bypass import answered
+from ..editing.actions import Tap
+from ..editing.session import Session
 from ..places import Forward
 from ..run import Inputs, run
-from ..session import Session
 from ..transformers_names import cache_contents
 from ..views import first_tensor
 from .arguments import Call, call_of

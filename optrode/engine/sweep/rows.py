@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from ...host import Host, SiteInfo
-from ..actions import EditAction
 from ..axes import axes_of
+from ..editing.actions import EditAction
+from ..editing.receipt import SiteReceipt
+from ..editing.session import Session
 from ..places import Forward
-from ..receipt import SiteReceipt
-from ..session import Session
 
 # One entry for each axis after the first: a number, columns, or everything.
 Selection = tuple[Any, ...]

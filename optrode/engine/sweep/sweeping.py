@@ -14,7 +14,7 @@ from ...host import Host, SiteInfo
 from ...maps import Map
 from ...metrics import Custom, Metric
 from ...positions import Positions
-from ..policies import refuse_policy
+from ..generating.policies import refuse_policy
 from ..progress import track
 from ..twin import uncompiled
 from .assemble import Result, assembled, position_names, token_labels

@@ -10,7 +10,7 @@ from torch import Tensor
 import optrode as op
 from optrode import edits
 from optrode.engine.attention import probabilities
-from optrode.engine.read import residuals
+from optrode.engine.reading.read import residuals
 
 CASES = {
     "half a pattern": (
