@@ -61,7 +61,7 @@ def read(
     where and how values are kept; by default as they are. `reduce` shrinks every site the moment it is seen
     (`optrode.engine.reading.reductions`): over the selected tokens with a name such as `mean`, over the last axis with
     one such as `norm@feature`, or with a function of the value [example, token, ...] and the bool [example, token] that
-    says which tokens count, to a tensor [example, ...]. Values are kept in the site's dtype unless `dtype` says otherwise.
+    says which tokens count, to a tensor [example, ...]. Values keep the site's dtype unless `dtype` says otherwise.
 
     `budget` (`2GB` or a number of bytes) limits the memory taken beside the network: where results and the largest
     forward do not fit, forwards get smaller; where results alone do not fit, they go to a nameless file in the folder
