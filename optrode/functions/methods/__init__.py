@@ -1,4 +1,4 @@
-"""The published methods about activation functions: what stands between two layers, how it starts and how it is trained.
+"""Published methods about activation functions: what stands between two layers, how it starts and is trained.
 
 One file with one class each, found by its `id`; there is no list to edit. All of them are `protocol.ActivationMethod`,
 so that one trainer trains a network with any of them.

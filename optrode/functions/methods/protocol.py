@@ -52,6 +52,11 @@ class ActivationMethod(Method):
         return ()
 
 
+def parameters_of(network: nn.Module, *kinds: type[nn.Module]) -> list[nn.Parameter]:
+    """What modules of some kinds train themselves: for `without_decay`."""
+    return [p for part in network.modules() if isinstance(part, kinds) for p in part.parameters(recurse=False)]
+
+
 @dataclass(frozen=True)
 class NamedFunction(ActivationMethod):
     """A function of the zoo by its name, with the parameters that its paper trains. Baselines are made with it.
