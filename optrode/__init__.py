@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .edits.file import load_edit
     from .engine.editing.active import active
     from .engine.sweep import plan_sweep, sweep
+    from .function_comparison import compare_functions
     from .maps import Map
     from .model import Model, load, plan, read, sites
     from .positions import Positions
@@ -47,6 +48,7 @@ _NAMES = {
     "Store": "store",
     "active": "engine.editing.active",
     "compare": "compare",
+    "compare_functions": "function_comparison",
     "harvest": "store",
     "load": "model",
     "load_edit": "edits.file",
@@ -63,9 +65,9 @@ _NAMES = {
 
 __all__ = [
     "Activations", "Edit", "Map", "Model", "Positions", "Score", "Statistics", "Store", "__version__", "active",
-    "compare", "data", "dictionaries", "edits", "functions", "guard", "harvest", "lm_eval", "load", "load_edit",
-    "massive", "metrics", "open", "plan", "plan_harvest", "plan_sweep", "read", "retrieval", "sites", "stats",
-    "steering", "sweep", "systems",
+    "compare", "compare_functions", "data", "dictionaries", "edits", "functions", "guard", "harvest", "lm_eval", "load",
+    "load_edit", "massive", "metrics", "open", "plan", "plan_harvest", "plan_sweep", "read", "retrieval", "sites",
+    "stats", "steering", "sweep", "systems",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .data import Behaviour, behaviour, read_behaviour
-from .errors import BadFile, MissingFile, UnknownName, did_you_mean
+from .errors import BadFile, BadInput, MissingFile, UnknownName, did_you_mean
 from .home import written_whole
 from .parts.record import RunRecord
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .edits.base import Edit
     from .model import Model
 
-FAMILIES = ("steering",)
+FAMILIES = ("steering", "functions")
 
 
 @dataclass
@@ -95,6 +95,8 @@ def compare(
     """
     from .model import load
 
+    if family == "functions":
+        raise BadInput("functions are compared by compare_functions(task), which takes no model")
     if family not in FAMILIES:
         raise UnknownName(f"there is no family '{family}' to compare: {did_you_mean(family, FAMILIES)}")
     protocol = importlib.import_module(f".{family}.comparison", __package__)

@@ -28,7 +28,7 @@ LAYERS = (
     ("steering", "guard", "massive", "retrieval", "functions", "dictionaries"),
     ("catalogue",),
     ("studies",),
-    ("compare", "report", "lm_eval"),
+    ("compare", "function_comparison", "report", "lm_eval"),
     ("cli", "__main__"),
 )
 FAMILIES = LAYERS[8]

@@ -12,7 +12,7 @@ from . import common
 def register(app: typer.Typer) -> None:
     @app.command("compare")
     def compare(
-        family: str = typer.Argument(..., help="steering"),
+        family: str = typer.Argument(..., help="steering or functions"),
         model: str = typer.Option("smollm2-135m", "--model", "-m", help=common.MODEL_HELP),
         data: str = typer.Option(
             "sentiment",
@@ -23,6 +23,11 @@ def register(app: typer.Typer) -> None:
             None, "--method", help="Only this method; may be given several times."
         ),
         direction: str = typer.Option("auto", help="for or against the behaviour; auto: where the model leans away."),
+        task: str = typer.Option("digits", help="functions: digits, text, inr, or the path of a CSV file."),
+        target: str | None = typer.Option(None, help="functions: the column of the CSV that is learnt."),
+        functions: list[str] | None = typer.Option(
+            None, "--function", help="functions: one more function; may be given several times."
+        ),
         budget: float = typer.Option(1.2, help="Largest perplexity ratio on neutral text that a choice may cost."),
         seed: int = typer.Option(0, help="Seed of random directions and intervals."),
         out: Path | None = typer.Option(None, "--out", "-o", help="Folder for result.json, report.html and best.edit."),
@@ -31,7 +36,14 @@ def register(app: typer.Typer) -> None:
         """Fit, tune and test every method on the same data, beside prompting and random directions.
 
         Example: [bold]optrode compare steering --model smollm2-135m --data sentiment --quick[/]
+
+        Example: [bold]optrode compare functions --task digits --quick[/]
         """
+        if family == "functions":
+            from .function_comparison import run_functions
+
+            run_functions(task, target, functions or [], quick, seed, out, as_json)
+            return
         from ..compare import compare as run
         from ..report.terminal import print_comparison
 

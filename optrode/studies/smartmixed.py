@@ -44,8 +44,10 @@ def run(seeds: Sequence[int], full: bool, steps: Steps) -> list[Finding]:
     chosen = found[own.label]
     return [
         better("Chosen functions are more accurate than randomly drawn ones", chosen, found["random choice"]),
-        better("Chosen functions are more accurate than the best single function of the pool", chosen, best, beside="the best is chosen on test, "
-               "which favours it"),
+        better(
+            "Chosen functions are more accurate than the best single function of the pool", chosen, best,
+            beside="that one is the best on the test part, which favours it",
+        ),
         better("A first phase twice as long helps", found["SmartMixed, first 0.25"], chosen, essential=False),
         changed(own),
         table("Test accuracy of all", list(found.values())),
