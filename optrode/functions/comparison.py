@@ -103,7 +103,7 @@ def _of_papers() -> list[ActivationMethod]:
 
 
 def network_for(task: Task) -> Build:
-    """The network of a task: two hidden layers of 64; a transformer of two layers for text; four of 128 for pictures."""
+    """The network of a task: two hidden layers of 64; a transformer of two layers for text; four of 128 for places."""
     if task.name == "text":
         return character_model(task.outputs, window=task.inputs[0])
     if task.name == "inr":
