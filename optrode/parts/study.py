@@ -16,11 +16,14 @@ from ..errors import BadInput, did_you_mean
 from .statistics import Interval
 
 VERDICTS = ("reproduced", "direction only", "not reproduced")
+# What a line has in place of a verdict that claims nothing: it lists figures, and cannot fail.
+FIGURES = "figures"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a study. `essential` findings decide the study's verdict; others are reported beside them."""
+    """One line of a study. `essential` findings decide the study's verdict; others are reported beside them, among them
+    lines of figures that claim nothing (`FIGURES`)."""
 
     claim: str
     baseline: str
@@ -30,6 +33,8 @@ class Finding:
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.verdict == FIGURES and not self.essential:
+            return
         if self.verdict not in VERDICTS:
             raise BadInput(f"verdict '{self.verdict}' is none: {did_you_mean(self.verdict, VERDICTS)}")
 

@@ -55,3 +55,10 @@ def test_the_weakest_essential_finding_decides():
 def test_a_verdict_of_another_name_is_refused():
     with pytest.raises(BadInput, match="did you mean reproduced"):
         finding("reprodced")
+
+
+def test_a_line_of_figures_has_no_verdict_and_decides_nothing():
+    figures = Finding("All", "3 seeds", "a 1, b 2", "figures", essential=False)
+    assert overall([figures, Finding("c", "b", "m", "direction only")]) == "direction only"
+    with pytest.raises(BadInput, match="verdict 'figures' is none"):
+        Finding("All", "3 seeds", "a 1", "figures")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...parts.statistics import Interval
-from ...parts.study import Finding, above, within
+from ...parts.study import FIGURES, Finding, above, within
 from .comparing import gain
 from .train import Trained
 
@@ -55,6 +55,8 @@ def numbers(trained: Sequence[Trained]) -> dict[str, Any]:
 
 
 def table(claim: str, trained: Sequence[Trained]) -> Finding:
-    """All candidates in one line, for reading; it decides nothing and always holds."""
-    return Finding(claim, f"{len(trained[0].scores)} seeds each, the rate tuned for each", listed(trained),
-                   "reproduced", False, numbers(trained))  # fmt: skip
+    """All candidates in one line, for reading: figures without a verdict."""
+    rates = sorted({rate for one in trained for rate in one.tuning})
+    rate = "the rate tuned for each" if len(rates) > 1 else f"one rate for all, {rates[0]:g}"
+    return Finding(claim, f"{len(trained[0].scores)} seeds each, {rate}", listed(trained), FIGURES, False,
+                   numbers(trained))  # fmt: skip
