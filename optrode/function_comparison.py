@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +38,11 @@ class FunctionComparison:
     def save(self, folder: str | Path) -> dict[str, Path]:
         """Write `result.json` and `report.html` into `folder`, whole or absent."""
         from .report.functions import write_functions
+        from .report.result import as_json
 
         files = {"result": Path(folder) / "result.json", "report": Path(folder) / "report.html"}
         with written_whole(files["result"]) as aside:
-            aside.write_text(json.dumps(self.result, indent=1), encoding="utf-8")
+            aside.write_text(as_json(self.result, indent=1), encoding="utf-8")
         write_functions(self.result, files["report"])
         return files
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from ..errors import BadInput
 from . import common
 
 
@@ -42,8 +43,12 @@ def register(app: typer.Typer) -> None:
         if family == "functions":
             from .function_comparison import run_functions
 
+            if methods:
+                raise BadInput("--method chooses among steering methods: name activation functions with --function")
             run_functions(task, target, functions or [], quick, seed, out, as_json)
             return
+        if functions or target:
+            raise BadInput("--function and --target belong to optrode compare functions")
         from ..compare import compare as run
         from ..report.terminal import print_comparison
 

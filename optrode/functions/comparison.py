@@ -43,9 +43,13 @@ class Size:
 
 QUICK, FULL = Size(3, 0.5, (3e-3, 1e-2, 3e-2), False), Size(5, 2.0, (1e-3, 3e-3, 1e-2, 3e-2), True)
 # A step of the character model takes ten times as long as the others.
-QUICK_TEXT = Size(3, 0.2, (3e-3, 1e-2), False)
+QUICK_TEXT = Size(3, 0.2, (1e-2, 2e-2), False)
+NETWORKS = {
+    "digits": "2 hidden layers of 64", "text": "transformer, 2 layers of width 64", "inr": "4 hidden layers of 128",
+}  # fmt: skip
 # With fewer seeds, drawing them with replacement says more than they know.
 ENOUGH_SEEDS = 5
+_INTERVAL = ("value", "low", "high")
 
 
 def size_of(task: Task, quick: bool) -> Size:
@@ -103,7 +107,7 @@ def _of_papers() -> list[ActivationMethod]:
 
 
 def network_for(task: Task) -> Build:
-    """The network of a task: two hidden layers of 64; a transformer of two layers for text; four of 128 for places."""
+    """The network of a task, in the words of `NETWORKS`."""
     if task.name == "text":
         return character_model(task.outputs, window=task.inputs[0])
     if task.name == "inr":
@@ -117,7 +121,7 @@ def network_for(task: Task) -> Build:
 def describe(
     task: Task, budget: Budget, trained: Sequence[Trained], methods: dict[str, ActivationMethod]
 ) -> dict[str, Any]:
-    order = sorted(trained, key=lambda one: task.better(float(np.mean(one.scores))), reverse=True)
+    order = sorted(trained, key=lambda one: (task.better(float(np.mean(one.scores))), -one.diverged), reverse=True)
     agreed = agreement(order) if len(order) > 2 and len(budget.seeds) > 1 else None
     chance: dict[str, float | None] = dict(first(order)) if len(budget.seeds) >= ENOUGH_SEEDS else {}
     places = ranks(order).mean(0)
@@ -125,9 +129,9 @@ def describe(
         {
             "function": one.label,
             "kind": methods[one.label].role,
-            "score": interval_over_seeds(one.scores).as_dict(),
+            "score": _score(task, one),
             "scores": list(one.scores),
-            "behind": gain(order[0], one).as_dict() if one is not order[0] else None,
+            "behind": gain(order[0], one).as_dict() if one is not order[0] and _whole(one) else None,
             "first": chance.get(one.label),
             "rank": float(place),
             "rate": one.rate,
@@ -147,17 +151,34 @@ def describe(
         "warnings": warnings(rows, agreed),
         "task": {"name": task.name, "measure": task.measure, "higher": task.higher},
         "protocol": {
-            "seeds": list(budget.seeds), "rates": list(budget.rates), "steps": budget.steps, "batch": budget.batch,
+            "network": NETWORKS.get(task.name, NETWORKS["digits"]), "seeds": list(budget.seeds),
+            "rates": list(budget.rates), "steps": budget.steps, "batch": budget.batch,
         },
         "agreement": agreed,
         "rows": rows,
     }  # fmt: skip
 
 
+def _whole(trained: Trained) -> bool:
+    """Whether all scores are numbers: a loss is infinite where training blew up."""
+    return all(map(math.isfinite, trained.scores))
+
+
+def _score(task: Task, trained: Trained) -> dict[str, float | None]:
+    if not _whole(trained):
+        return dict.fromkeys(_INTERVAL)
+    found = interval_over_seeds(trained.scores).as_dict()
+    # A share lies between 0 and 1; Student's interval does not know.
+    return {name: min(max(value, 0.0), 1.0) if task.measure == "accuracy" else value for name, value in found.items()}
+
+
 def headline(task: Task, rows: Sequence[dict[str, Any]], agreed: float | None) -> str:
     """What can be said, contrary results first."""
     best = rows[0]
-    tied = [row["function"] for row in rows[1:] if row["behind"]["low"] <= 0]
+    if best["score"]["value"] is None:
+        return "Training blew up with every function, in some seed: the learning rates are too high for this data."
+    # Where training blew up there is no difference to measure, and nothing to be tied with.
+    tied = [row["function"] for row in rows[1:] if row["behind"] is not None and row["behind"]["low"] <= 0]
     lead = f"{best['function']} has the best {task.measure}, {best['score']['value']:.4g}"
     if len(tied) == len(rows) - 1:
         return f"This data cannot tell the functions apart: {lead}, and none of the others is behind it for certain."

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optrode.report.foreign import harmless
-from optrode.report.result import mapping, records
-from optrode.report.text import decimal
+from optrode.report.result import interval, mapping, records
+from optrode.report.text import bounds, decimal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,10 +20,11 @@ COLUMNS = {
 # What a narrow terminal has no room for, and from which width on it has.
 LEFT_OUT, WIDE = ("kept", "gradients", "rank", "step"), 100
 _HELP = (
-    ("score", "mean over seeds on data that neither weights nor learning rate were chosen on"),
+    ("score", "mean over seeds on data that neither weights nor learning rate were chosen on; {better} is better"),
     ("first", "probability of having the best mean, seeds drawn with replacement"),
     ("dead units", "hidden units that give the same for every example"),
     ("gradient first/last", "norm of the first weight's gradient over the last's, after training"),
+    ("agreement of seeds", "mean rank correlation of two seeds; 0.5 and less says that the order is the seeds' own"),
     ("kept", "memory that one forward keeps for its backward"),
 )
 
@@ -49,16 +50,25 @@ def render(result: dict[str, Any]) -> str:
 def view(result: dict[str, Any]) -> dict[str, Any]:
     """Everything that the page and the terminal show, as plain strings."""
     task, protocol, agreed = mapping(result, "task"), mapping(result, "protocol"), result.get("agreement")
-    lines = [_line(row) for row in records(result, "rows")]
+    rows, measure = records(result, "rows"), harmless(task.get("measure")) or "score"
+    left_out = {key for key in COLUMNS if rows and all(row.get(key, 0) is None for row in rows)}
+    heads = {**COLUMNS, "score": measure}
+    explained = {
+        heads.get(term, term): value.format(better="more" if task.get("higher") else "less") for term, value in _HELP
+    }
     return {
         "title": harmless(result.get("title")) or "Activation functions",
         "headline": harmless(result.get("headline")),
         "warnings": [harmless(one) for one in result.get("warnings") or []],
-        "measure": harmless(task.get("measure")) or "score",
-        "columns": [{"key": key, "head": head, "number": key != "function"} for key, head in COLUMNS.items()],
-        "lines": lines,
-        "help": [{"term": term, "value": value} for term, value in _HELP],
+        "columns": [
+            {"key": key, "head": head, "number": key != "function"}
+            for key, head in heads.items()
+            if key not in left_out
+        ],
+        "lines": [_line(row) for row in rows],
+        "help": [{"term": term, "value": value} for term, value in explained.items() if term not in left_out],
         "facts": [
+            {"term": "Network", "value": harmless(protocol.get("network")) or "–"},
             {"term": "Seeds", "value": str(len(protocol.get("seeds") or []))},
             {"term": "Steps", "value": str(protocol.get("steps", "–"))},
             {"term": "Rates tried", "value": ", ".join(f"{rate:g}" for rate in protocol.get("rates") or [])},
@@ -68,17 +78,18 @@ def view(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any]) -> dict[str, str]:
-    score = mapping(row, "score")
+    score = interval(mapping(row, "score"))
+    blown = bool(row.get("diverged")) and not score.measured
     return {
         "function": harmless(row.get("function")),
-        "score": decimal(score.get("value"), 3),
-        "interval": f"[{decimal(score.get('low'), 3)}, {decimal(score.get('high'), 3)}]",
+        "score": "blew up" if blown else decimal(score.value, 3),
+        "interval": bounds(score, 3),
         "rank": decimal(row.get("rank"), 1),
         "first": _share(row.get("first")),
         "rate": f"{row['rate']:g}" if isinstance(row.get("rate"), int | float) else "–",
         "dead": _share(row.get("dead")),
         "sparsity": _share(row.get("sparsity")),
-        "gradients": decimal(row.get("gradients"), 2),
+        "gradients": "–" if row.get("gradients") is None else decimal(row["gradients"], 2),
         "step": decimal(1000 * row["seconds_per_step"], 2) if row.get("seconds_per_step") else "–",
         "kept": decimal(row["kept"] / 1000, 0) if row.get("kept") else "–",
     }
@@ -103,8 +114,8 @@ def print_functions(result: dict[str, Any], console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
     shown = [column for column in page["columns"] if console.width >= WIDE or column["key"] not in LEFT_OUT]
     for column in shown:
-        head = page["measure"] if column["key"] == "score" else column["head"]
-        table.add_column(head.replace(" ", "\n", 1), justify="right" if column["number"] else "left", no_wrap=True)
+        head = "\n".join(column["head"].rsplit(" ", 1))
+        table.add_column(head, justify="right" if column["number"] else "left", no_wrap=True)
     for line in page["lines"]:
         table.add_row(*(Text(line[column["key"]]) for column in shown))
     console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 import optrode as op
 from optrode.cli import run
 from optrode.errors import BadFile, BadInput, MissingFile, UnknownName
+from optrode.function_comparison import FunctionComparison
 from optrode.functions import comparison
 from optrode.functions.comparison import Size
+from optrode.functions.methods.protocol import NamedFunction
 from optrode.functions.training.table import table
+from optrode.functions.training.train import Budget, Run, Trained
 from optrode.report import read_report
 
 
@@ -124,5 +128,32 @@ def test_wrong_input(csv: Path, tmp_path: Path):
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(BadFile, match="no CSV"):
         op.compare_functions(str(tmp_path / "empty.csv"))
+    assert run(["compare", "functions", "--method", "caa"]) == 1 and run(["compare", "steering", "--target", "y"]) == 1
     with pytest.raises(BadInput, match="compare_functions"):
         op.compare("functions", model="smollm2-135m", data="sentiment")
+
+
+def trained(label: str, scores: tuple[float, ...]) -> Trained:
+    runs = tuple(Run(seed, 1e-2, score, score, (3.0, 2.0), 0.001, score == inf) for seed, score in enumerate(scores))
+    return Trained(label, "text", False, 1e-2, scores, {1e-2: scores[0]}, runs)
+
+
+@pytest.mark.filterwarnings("error")
+def test_losses_where_training_blew_up(tmp_path: Path):
+    found = [trained("relu", (1.5, 1.6)), trained("tanh", (1.7, inf)), trained("elu", (inf, inf))]
+    methods = {one.label: NamedFunction(one.label) for one in found}
+    result = comparison.describe(comparison.find_task("text"), Budget(seeds=(0, 1)), found[::-1], methods)
+    assert [row["function"] for row in result["rows"]] == ["relu", "tanh", "elu"]
+    assert [row["score"]["value"] for row in result["rows"]] == [1.55, None, None]
+    assert "relu has the best" in result["headline"] and "blew up at the best rate, in some seed: tanh, elu" in str(
+        result["warnings"]
+    )
+    page = FunctionComparison(result)
+    assert str(page).count("blew up") == 3
+    saved = page.save(tmp_path)
+    assert "Infinity" not in saved["result"].read_text() and read_report(saved["report"])["rows"][2]["scores"] == [
+        None,
+        None,
+    ]
+    lost = comparison.describe(comparison.find_task("text"), Budget(seeds=(0, 1)), found[1:], methods)
+    assert lost["headline"].startswith("Training blew up with every function")

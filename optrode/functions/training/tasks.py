@@ -76,7 +76,7 @@ def find_task(name: str, target: str | None = None) -> Task:
         from .table import table
 
         return table(name, target)
-    raise UnknownName(f"there is no task '{name}': {did_you_mean(name, known)}, or the path of a CSV file")
+    raise UnknownName(f"there is no task '{name}', nor is it the path of a CSV file: {did_you_mean(name, known)}")
 
 
 # Digits ---------------------------------------------------------------------------------------------------------------

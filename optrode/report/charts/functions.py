@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from optrode.report.foreign import harmless
-from optrode.report.result import mapping, records
+from optrode.report.result import finite, finite_interval, mapping, records
 from optrode.report.theme import CONFIG, METHOD_COLOURS, NEUTRAL
 
 LINES_SHOWN = 5
@@ -19,14 +19,18 @@ def scores(result: dict[str, Any]) -> Any:
     if not rows:
         return None
     names = [harmless(row.get("function")) for row in rows]
-    means = [{"function": name, **mapping(row, "score")} for name, row in zip(names, rows, strict=True)]
+    means = [
+        {"function": name, **finite_interval(row.get("score"))._asdict()} for name, row in zip(names, rows, strict=True)
+    ]
     seeds = [
-        {"function": name, "seed": score} for name, row in zip(names, rows, strict=True) for score in row["scores"]
+        {"function": name, "seed": finite(score)}
+        for name, row in zip(names, rows, strict=True)
+        for score in row.get("scores") or []
     ]
     y = alt.Y("function:N", sort=names, title=None)
     scale = alt.Scale(zero=False, nice=True)
     dots = alt.Chart(alt.Data(values=seeds)).mark_circle(size=34, color=NEUTRAL, opacity=0.9).encode(
-        x=alt.X("seed:Q", title=measure, scale=scale), y=y
+        x=alt.X("seed:Q", title=measure, scale=scale, axis=alt.Axis(tickCount=8)), y=y
     )  # fmt: skip
     base = alt.Chart(alt.Data(values=means)).encode(y=y)
     rule = base.mark_rule(size=2, color=METHOD_COLOURS[0], opacity=0.55).encode(
@@ -53,9 +57,11 @@ def losses(result: dict[str, Any]) -> Any:
     if not points:
         return None
     names = [harmless(row.get("function")) for row in rows]
+    positive = all(isinstance(point["loss"], int | float) and point["loss"] > 0 for point in points)
+    scale = alt.Scale(type="log") if positive else alt.Scale(zero=False)
     chart = alt.Chart(alt.Data(values=points)).mark_line(strokeWidth=2).encode(
-        x=alt.X("step:Q", title="step"),
-        y=alt.Y("loss:Q", title="loss of the batch", scale=alt.Scale(type="symlog", constant=0.01)),
+        x=alt.X("step:Q", title="step", axis=alt.Axis(tickCount=6)),
+        y=alt.Y("loss:Q", title="loss of the batch", scale=scale, axis=alt.Axis(tickCount=5)),
         color=alt.Color("function:N", sort=names, scale=alt.Scale(domain=names, range=list(METHOD_COLOURS))),
     )  # fmt: skip
     return chart.properties(width="container", height=260).configure(**CONFIG)
