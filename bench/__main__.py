@@ -25,6 +25,10 @@ BENCHMARKS = {
     "harvest": ("harvest", "measure"),
     "shuffled": ("harvest", "measure_shuffled"),
     "statistics": ("stats", "measure"),
+    "functions": ("functions", "measure"),
+    "functions-bfloat16": ("functions", "measure_bfloat16"),
+    "functions-list": ("functions", "measure_list"),
+    "functions-ways": ("functions", "measure_ways"),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("optrode", "torch", "transformers", "nnsight", "transformer-lens")
+PACKAGES = ("optrode", "torch", "transformers", "llvmlite", "nnsight", "transformer-lens", "torch-activation")
 
 
 def facts() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .expression import Expression
+from .kernels.fused import fits, fused
 from .program import Program, program
 
 
@@ -24,9 +25,30 @@ class Elementwise:
 
     def __call__(self, x: Tensor, values: Sequence[Tensor]) -> Tensor:
         """Values must broadcast against x. float16 and bfloat16 are computed in float32 and rounded once."""
-        wide = torch.float64 if self.double else torch.promote_types(x.dtype, torch.float32)
-        result = _Operation.apply(self, x.to(wide), *(value.to(device=x.device, dtype=wide) for value in values))
-        return result.to(x.dtype)  # type: ignore[no-any-return]
+        wide = self._wide(x)
+        values = [value.to(device=x.device, dtype=wide) for value in values]
+        if fits(self, x, values):
+            return fused(self, x, values)
+        return _Operation.apply(self, x.to(wide), *values).to(x.dtype)  # type: ignore[no-any-return]
+
+    def _wide(self, x: Tensor) -> torch.dtype:
+        return torch.float64 if self.double else torch.promote_types(x.dtype, torch.float32)
+
+    def plain(self, x: Tensor, values: Sequence[Tensor]) -> Tensor:
+        """The same by operations of torch, whatever the size, without a gradient."""
+        return self.forward(x.to(self._wide(x)), values).to(x.dtype)
+
+    def gradients(
+        self, grad: Tensor, x: Tensor, values: Sequence[Tensor], needed: Sequence[bool]
+    ) -> list[Tensor | None]:
+        """What a backward pass hands to x and to the values, by operations that can be differentiated again."""
+        wide = self._wide(x)
+        grad, inner = grad.to(wide), x.to(wide)
+        found: list[Tensor | None] = []
+        for place, one in enumerate((x, *values)):
+            slope = _Operation.apply(self.by(place), inner, *values) if needed[place] else None
+            found.append(None if slope is None else (grad * slope).sum_to_size(one.shape).to(one.dtype))
+        return found
 
     def by(self, place: int) -> Elementwise:
         """The derivative by x (place 0) or by a parameter."""
@@ -64,11 +86,4 @@ class _Operation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *values = ctx.saved_tensors
-        found: list[Tensor | None] = []
-        for place, value in enumerate((x, *values)):
-            if not ctx.needs_input_grad[1 + place]:
-                found.append(None)
-                continue
-            slope = _Operation.apply(ctx.function.by(place), x, *values)
-            found.append((grad * slope).sum_to_size(value.shape))
-        return (None, *found)
+        return (None, *ctx.function.gradients(grad, x, values, ctx.needs_input_grad[1:]))

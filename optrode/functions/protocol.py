@@ -130,7 +130,11 @@ class Function:
             if name not in full:
                 raise UnknownName(f"{self.name} has no parameter '{name}': {did_you_mean(name, full)}")
             full[name] = value
-        return {name: torch.as_tensor(value, device=x.device).to(_wide(x)) for name, value in full.items()}
+        # A number is taken in full precision: by itself torch would round it to float32.
+        return {
+            name: value.to(x.device, _wide(x)) if isinstance(value, Tensor) else _number(value, x)
+            for name, value in full.items()
+        }
 
     def _width(self, x: Tensor) -> int:
         """Number of features of an input."""
@@ -144,6 +148,10 @@ class Function:
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.formula}"
+
+
+def _number(value: Value, x: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=_wide(x), device=x.device)
 
 
 def _wide(x: Tensor) -> torch.dtype:

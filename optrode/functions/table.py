@@ -95,18 +95,20 @@ def rows() -> dict[str, Row]:
     found = {}
     for row in csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE):
         aliases = tuple(alias.strip() for alias in row["aliases"].split(";") if alias.strip())
+        formula = forms().get(row["name"], {}).get("corrected", (row["formula"],))[0]
         found[row["name"]] = Row(
-            row["name"], aliases, row["kind"], row["formula"], row["parameters"], row["source"], row["confidence"]
+            row["name"], aliases, row["kind"], formula, row["parameters"], row["source"], row["confidence"]
         )
     return found
 
 
 @cache
 def forms() -> dict[str, dict[str, tuple[str, str]]]:
-    """Row -> use (`stable`, `derivative`, `surrogate`) -> (formula, why), from `forms.tsv`.
+    """Row -> use (`corrected`, `stable`, `surrogate`, `precision`) -> (formula, why), from `forms.tsv`.
 
-    A stable form gives the same numbers where the list's own formula does not overflow, and the true ones where it
-    does. A surrogate is what the backward pass of a function takes for its derivative.
+    A corrected formula replaces one that the list has wrong. A stable form gives the same numbers where the list's own
+    formula does not overflow, and the true ones where it does. A surrogate is what the backward pass of a function
+    takes for its derivative.
     """
     text = (resources.files(__package__) / "forms.tsv").read_text(encoding="utf-8")
     found: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)

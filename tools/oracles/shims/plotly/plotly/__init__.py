@@ -1,0 +1,1 @@
+"""Stands in for plotly, which a reference imports for its drawings."""
