@@ -11,6 +11,7 @@ Written as a short text, so that it prints, saves and compares well:
 | `after_instruction` | what follows the last user turn: assistant header, forced opening, all written tokens |
 | `user`, `system`, `assistant`, `template`, `text`, `image` | the tokens of one role |
 | `content` | all prompt tokens except padding, special tokens and the template's own, and all written tokens |
+| `dialogue` | `content` without the system prompt |
 | `first:5`, `first:5@user` | the first five tokens of the row, or of a role |
 | `index:0,2,-1` | places counted in the row's own tokens, from either end of the prompt |
 | `span:the Eiffel Tower` | the tokens that overlap this text wherever it stands in the prompt |
@@ -36,8 +37,10 @@ ROLE_NAMES = {
     "text": Role.TEXT,
     "image": Role.IMAGE,
 }
-_PLAIN = ("all", "prompt", "generated", "last_prompt", "newest", "after_instruction", "content", *ROLE_NAMES)
-_WRITTEN = ("all", "generated", "newest", "after_instruction", "content")
+_PLAIN = (
+    "all", "prompt", "generated", "last_prompt", "newest", "after_instruction", "content", "dialogue", *ROLE_NAMES,
+)  # fmt: skip
+_WRITTEN = ("all", "generated", "newest", "after_instruction", "content", "dialogue")
 _ENDLESS = 10**10
 
 
@@ -104,6 +107,8 @@ def _select_prompt(text: str, batch: Batch) -> torch.Tensor:
         return batch.roles == ROLE_NAMES[text]
     if text == "content":
         return ~batch.special & (batch.roles != Role.TEMPLATE)
+    if text == "dialogue":
+        return ~batch.special & (batch.roles != Role.TEMPLATE) & (batch.roles != Role.SYSTEM)
     columns = torch.arange(batch.width, device=batch.ids.device)
     if text in ("last_prompt", "newest"):
         return (columns == (columns * batch.mask).amax(-1, keepdim=True)) & batch.mask

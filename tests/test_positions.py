@@ -54,6 +54,7 @@ WANTED = {
     "assistant": ((), [5]),
     "text": ((), ()),
     "content": ([1, 2, 4, 5, 6], [1, 2, 5]),
+    "dialogue": ([4, 5, 6], [1, 2, 5]),
     "first:3": ([0, 1, 2], [0, 1, 2]),
     "first:2@user": ([4, 5], [1, 2]),
     "index:0,2,-1": ([0, 2, 8], [0, 2, 5]),
@@ -100,7 +101,7 @@ def test_written_tokens_one_by_one(first: int, last: int | str | None, start: in
 
 @pytest.mark.parametrize("text", WANTED)
 def test_which_selections_hold_written_tokens(text: str):
-    written = text in ("all", "generated", "after_instruction", "content")
+    written = text in ("all", "generated", "after_instruction", "content", "dialogue")
     assert Positions(text).in_generated(7, 2) == [written] * 2
     assert Positions(text).written_before(3) == (3 if written or text == "generated:0-3" else 0)
 

@@ -91,10 +91,14 @@ def _import_libraries() -> None:
     from PIL import Image
 
     import optrode.cli.command_rerun
+    import optrode.functions.saved
     import optrode.store.verify
+    from optrode.functions import built
 
     del datasketches, gguf, pandas, pyarrow, safetensors, transformers, optrode
     torch.set_num_threads(1)
+    # The list of functions is read once, and what computes them is imported with it.
+    built.built_functions()
     # Its formats are modules that it imports when a picture might be of them.
     Image.init()
 

@@ -1,4 +1,4 @@
-"""`optrode functions list|show|plot`: the activation functions that there are, and what they look like."""
+"""`optrode functions list|show|plot|maps|edge`: the activation functions that there are, and what they look like."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from ..errors import BadInput
 from . import common
+from .functions_depth import register_depth
 
 if TYPE_CHECKING:
     from ..functions.protocol import Function
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     _list(functions)
     _show(functions)
     _plot(functions)
+    register_depth(functions)
 
 
 def _list(app: typer.Typer) -> None:

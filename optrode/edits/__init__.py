@@ -46,16 +46,18 @@ from .peft_folder import adapter
 from .policy import Backtrack, PolicyEdit, backtrack
 from .prefix import PrefixEdit
 from .rows import RowsEdit, by_row
+from .together import Together, together
 from .trainable import Trainable
 
 __all__ = [
     "AdapterEdit", "Add", "AddByPosition", "Affine", "AffineWithin", "Backtrack", "BiasDelta", "Chain", "Clamp",
     "Condition", "ConditionalEdit", "Conditions", "Edit", "EditDiff", "Explanation", "FullDelta", "Function", "Gated",
     "Knockout", "LowRank", "LowRankDelta", "Operator", "PolicyEdit", "PrefixEdit", "ProjectOut", "Provenance", "Reach",
-    "Replace", "RowsEdit", "Scale", "SiteEdit", "SiteEditBase", "Subspace", "Sum", "Trainable", "adapter", "add",
-    "add_by_position", "affine", "affine_within", "backtrack", "by_row", "clamp", "condition", "control_vector", "diff",
+    "Replace", "RowsEdit", "Scale", "SiteEdit", "SiteEditBase", "Subspace", "Sum", "Together", "Trainable", "adapter",
+    "add", "add_by_position", "affine", "affine_within", "backtrack", "by_row", "clamp", "condition", "control_vector",
+    "diff",
     "explain", "export", "function", "gated", "import_file", "knockout", "lora", "low_rank", "mean_ablate",
-    "project_out", "prompt", "reach", "replace", "scale", "steering_vector", "subspace", "weights", "when",
+    "project_out", "prompt", "reach", "replace", "scale", "steering_vector", "subspace", "together", "weights", "when",
     "zero_ablate",
 ]  # fmt: skip
 

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import words
 from .adapter import AdapterEdit, Delta
 from .base import Chain, Edit, Provenance, SiteEdit, SiteEditBase, Sum
 from .conditional import ConditionalEdit
 from .conditions import Condition
+from .part import PartEdit
 from .policy import PolicyEdit
 from .prefix import PrefixEdit
 from .rows import RowsEdit
+from .together import Together
 from .trainable import Trainable
 
 
@@ -63,6 +65,8 @@ def combined(edit: Edit) -> str:
         return "an edit on a condition"
     if isinstance(edit, RowsEdit):
         return f"an edit by row, for {len(edit.rows)} prompts"
+    if isinstance(edit, Together):
+        return f"{len(edit.edits)} edits that go together"
     return ""
 
 
@@ -107,6 +111,11 @@ def _parts(edit: Edit, within: str) -> Iterator[Part]:
         yield _prefix(edit)
     elif isinstance(edit, AdapterEdit):
         yield from (_delta(delta, edit.provenance) for delta in edit.deltas)
+    elif isinstance(edit, PartEdit):
+        yield from (_stand_in(path, module, edit) for path, module in edit.parts)
+    elif isinstance(edit, Together):
+        for one in edit.edits:
+            yield from _parts(one, within)
     elif isinstance(edit, PolicyEdit):
         yield from _policy(edit)
     else:
@@ -199,6 +208,20 @@ def _delta(delta: Delta, provenance: Provenance) -> Part:
         unit="weight",
         tensors=delta.tensors(),
         provenance=provenance,
+    )
+
+
+def _stand_in(path: str, module: nn.Module, edit: PartEdit) -> Part:
+    title = str(getattr(module, "title", type(module).__name__))
+    return Part(
+        what=title,
+        where=f"module:{path}",
+        says=f"puts {title} in the place of module:{path}",
+        formula="new(x)" if edit.strength == 1 else f"old(x) + {words.short(edit.strength)} * (new(x) - old(x))",
+        strength=edit.strength,
+        unit="operator",
+        tensors=dict(module.state_dict()),
+        provenance=edit.provenance,
     )
 
 

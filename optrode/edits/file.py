@@ -33,9 +33,12 @@ from .file_kinds import (
     describe_condition,
 )
 from .operators import SAVEABLE, refuse_unsaveable
+from .part import PartEdit
+from .part_files import build_part, describe_part
 from .policy import Backtrack
 from .prefix import PrefixEdit
 from .rows import RowsEdit, by_row
+from .together import Together, together
 
 FORMAT = "optrode.edit/1"
 
@@ -123,6 +126,13 @@ def _describe(edit: Edit, name: str, tensors: dict[str, Tensor]) -> dict[str, An
         return {"node": "prefix", "system": edit.system, "turns": turns, "provenance": asdict(edit.provenance)}
     if isinstance(edit, AdapterEdit):
         return describe_adapter(edit, name, tensors)
+    if isinstance(edit, PartEdit):
+        return describe_part(edit, name, tensors)
+    if isinstance(edit, Together):
+        return {
+            "node": "together",
+            "edits": [_describe(one, f"{name}.{number}", tensors) for number, one in enumerate(edit.edits)],
+        }
     if isinstance(edit, Backtrack):
         steering = None if edit.edit is None else _describe(edit.edit, f"{name}.edit", tensors)
         return describe_backtrack(edit, name, tensors, steering)
@@ -164,6 +174,8 @@ _ENTRIES = {
     "when": {"node", "condition", "edit"},
     "prefix": {"node", "system", "turns", "provenance"},
     "adapter": {"node", "deltas", "provenance", "recipe_hash"},
+    "part": {"node", "parts", "strength", "provenance", "recipe_hash"},
+    "together": {"node", "edits"},
     "policy": {"node", "policy", "site", "tensors", "settings", "edit", "provenance", "recipe_hash"},
 }  # fmt: skip
 
@@ -189,6 +201,10 @@ def _build(node: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
         return PrefixEdit(text(node["system"]), turns, provenance(node["provenance"]))
     if kind == "adapter":
         return build_adapter(node, tensors)
+    if kind == "part":
+        return build_part(node, tensors)
+    if kind == "together":
+        return together(*(_build(one, tensors) for one in node["edits"]))
     if kind == "policy":
         steering = node["edit"]
         inner = None if steering is None else _site_part(_build(steering, tensors))

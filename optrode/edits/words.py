@@ -58,6 +58,7 @@ _POSITIONS = {
     "newest": "the last token of the prompt, and every written token",
     "after_instruction": "what follows the last user turn: assistant header, forced opening, all written tokens",
     "content": "all tokens but special ones and the template's own",
+    "dialogue": "all tokens but special ones, the template's own and the system prompt",
     "template": "the chat template's own tokens",
     "system": "the system prompt",
     "user": "what the user says",

@@ -1,24 +1,22 @@
 """Signal through depth: how the variance and the correlation of a wide random network's layers go from one to the next.
 
 Layers are h -> f(W h + b) with W of variance weight_variance / width and b of variance bias_variance; in the limit of
-width, pre-activations are Gaussian (arXiv 1606.05340, 1611.01232). Integrals by Gauss-Legendre quadrature on short
-pieces with a border at 0, where most functions have their kink.
+width, pre-activations are Gaussian (arXiv 1606.05340, 1611.01232). `measured` is what a network of finite width does.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import BadInput, NotFinite
+from .moments import curve_of, product_moment, second_moment
 from .of_formula import FormulaFunction
 from .protocol import Function
-from .zoo import get
+
+if TYPE_CHECKING:
+    import altair
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,12 @@ class Signal:
     correlation: tuple[float, ...]
     slope: tuple[float, ...]
 
+    def plot(self) -> altair.Chart:
+        """Variance, correlation and slope by layer, one panel each."""
+        from .maps_chart import plot
+
+        return plot(self)
+
 
 def gain(function: str | Function, depth: int | None = None) -> float:
     """The factor on weights of variance 1/width that keeps a signal's size, as `torch.nn.init.calculate_gain`.
@@ -45,8 +49,8 @@ def gain(function: str | Function, depth: int | None = None) -> float:
     >>> round(gain("relu"), 6), round(gain("tanh"), 3)
     (1.414214, 1.593)
     """
-    f = _curve(function)
-    second = float(_moment(f, 1.0))
+    f = curve_of(function)
+    second = second_moment(f, 1.0)
     if not (math.isfinite(second) and second > 0):
         raise NotFinite(f"the mean square of {f.name} under a normal input is {second}, so it has no gain")
     if depth is None:
@@ -64,11 +68,11 @@ def _log_slopes(f: FormulaFunction, depth: int, weight_variance: float) -> float
     """The sum of the layers' log slopes, from variance 1, as far as the signal stays in a useful range."""
     q, total = 1.0, 0.0
     for _ in range(depth):
-        slope = weight_variance * float(_moment(f, q, derivative=True))
+        slope = weight_variance * second_moment(f, q, 1)
         if not (slope > 0 and 1e-12 < q < 1e12):
             break
         total += math.log(slope)
-        q = weight_variance * float(_moment(f, q))
+        q = weight_variance * second_moment(f, q)
     return total
 
 
@@ -83,47 +87,14 @@ def maps(
 ) -> Signal:
     """Variance, correlation and slope by layer, from those of the first layer's pre-activations.
 
-    The correlation is good to about 1e-4 where the function has a kink. Cost: milliseconds a layer.
+    Raises `BadInput` for functions that mix elements. Cost: milliseconds a layer.
     """
-    f = _curve(function)
+    f = curve_of(function)
     q, c = [float(variance)], [float(correlation)]
-    slopes = [weight_variance * float(_moment(f, q[0], derivative=True))]
+    slopes = [weight_variance * second_moment(f, q[0], 1)]
     for _ in range(depth):
-        mixed = weight_variance * _product(f, q[-1], c[-1]) + bias_variance
-        q.append(weight_variance * float(_moment(f, q[-1])) + bias_variance)
+        mixed = weight_variance * product_moment(f, q[-1], c[-1]) + bias_variance
+        q.append(weight_variance * second_moment(f, q[-1]) + bias_variance)
         c.append(max(-1.0, min(1.0, mixed / q[-1])) if q[-1] > 0 else 1.0)
-        slopes.append(weight_variance * float(_moment(f, q[-1], derivative=True)))
+        slopes.append(weight_variance * second_moment(f, q[-1], 1))
     return Signal(tuple(q), tuple(c), tuple(slopes))
-
-
-def _curve(function: str | Function) -> FormulaFunction:
-    found = get(function) if isinstance(function, str) else function
-    if not isinstance(found, FormulaFunction):
-        raise BadInput(f"{found.name} mixes elements, so its layers are no function of variance and correlation")
-    return found
-
-
-@cache
-def _nodes(points: int = 80) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of E[.] under a standard normal, on 16 pieces of [-12, 12]."""
-    nodes, weights = np.polynomial.legendre.leggauss(points)
-    borders = np.linspace(-12, 12, 17)
-    middle, half = (borders[1:] + borders[:-1]) / 2, (borders[1:] - borders[:-1]) / 2
-    z = (middle[:, None] + half[:, None] * nodes).ravel()
-    w = (half[:, None] * weights).ravel() * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    return torch.from_numpy(z), torch.from_numpy(w)
-
-
-def _moment(f: FormulaFunction, q: float, derivative: bool = False) -> Tensor:
-    """E[f(sqrt(q) z)^2], or of the derivative."""
-    z, w = _nodes()
-    x = math.sqrt(max(q, 0.0)) * z
-    return (w * (f.derivative(x) if derivative else f(x)).square()).sum()
-
-
-def _product(f: FormulaFunction, q: float, c: float) -> float:
-    """E[f(sqrt(q) u) f(sqrt(q) v)] with u and v of correlation c."""
-    z, w = _nodes(12)
-    other = c * z[:, None] + math.sqrt(max(0.0, 1 - c * c)) * z
-    size = math.sqrt(max(q, 0.0))
-    return float((w * f(size * z) * (w * f(size * other)).sum(1)).sum())

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..batches import Batch
 from ..edits.adapter import AdapterEdit, linear_modules, lora
 from ..edits.part import PartEdit
+from ..edits.together import Together, together
 from ..edits.trainable import Trainable
 from ..engine.progress import track
 from ..errors import BadInput
@@ -20,16 +21,22 @@ from ..positions import Positions
 
 @dataclass(frozen=True)
 class Healed:
-    """What `heal` gives: `with model.edited(swap, healed.adapter):`.
+    """What `heal` gives: `with model.edited(healed.edit):`; `healed.edit.save` writes swap and adapter to one file.
 
     `losses` are those of each step. `before` and `after`: divergence from the network as it was, in nats a token, on
     texts that were not trained on, by the swap alone and with the adapter.
     """
 
+    swap: PartEdit
     adapter: AdapterEdit
     losses: tuple[float, ...]
     before: float
     after: float
+
+    @property
+    def edit(self) -> Together:
+        """The swap, and the adapter that was trained beside it."""
+        return together(self.swap, self.adapter)
 
     def __str__(self) -> str:
         return (
@@ -78,7 +85,7 @@ def heal(
         losses.append(float(loss.detach()))
     adapter = trainable.frozen(healed=swap.provenance.recipe, steps=steps, texts=len(training))
     assert isinstance(adapter, AdapterEdit)
-    return Healed(adapter, tuple(losses), before, _measure(model, measured, swap, adapter))
+    return Healed(swap, adapter, tuple(losses), before, _measure(model, measured, swap, adapter))
 
 
 def _neighbours(model: Model, swap: PartEdit) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class Activation(nn.Module):
     ['a']
     """
 
+    saved_as: ClassVar[str] = "function"
+
     def __init__(
         self,
         function: Function,
@@ -55,11 +57,7 @@ class Activation(nn.Module):
             value = torch.as_tensor(given.pop(name, default), dtype=torch.get_default_dtype())
             if hasattr(self, name):
                 raise BadInput(f"a module cannot have a parameter called '{name}': take another name in the formula")
-            value = self._spread(value)
-            if function.trained(name) if trainable is None else trainable:
-                self.register_parameter(name, nn.Parameter(value))
-            else:
-                self.register_buffer(name, value)
+            self.put(name, self._spread(value), trained=function.trained(name) if trainable is None else trainable)
         if given:
             name = next(iter(given))
             raise UnknownName(
@@ -70,6 +68,20 @@ class Activation(nn.Module):
         for name, value in function.state(features).items():
             self.register_buffer(f"running_{name}", value.to(torch.get_default_dtype()))
         self._generators: dict[torch.device, torch.Generator] = {}
+
+    def put(self, name: str, value: Tensor, *, trained: bool) -> None:
+        """Take `value` for a parameter, which is trained, or a buffer, which is not."""
+        self._parameters.pop(name, None)
+        self._buffers.pop(name, None)
+        if trained:
+            self.register_parameter(name, nn.Parameter(value))
+        else:
+            self.register_buffer(name, value)
+
+    @property
+    def title(self) -> str:
+        """The name of the function."""
+        return self.function.name
 
     def _spread(self, value: Tensor) -> Tensor:
         """A copy for each channel or neuron in front of the parameter's own axes."""

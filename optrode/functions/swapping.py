@@ -13,11 +13,14 @@ from ..edits.base import Provenance
 from ..edits.part import PartEdit
 from ..errors import BadInput, OptrodeError, UnknownSite, did_you_mean
 from ..model import Model
+from .mixed import Mixed
 from .module import Activation
 from .protocol import Function
 from .zoo import get
 
 New = str | Function | nn.Module
+# Functions with the neurons that get them.
+ByNeuron = Mapping[Any, Sequence[int]]
 # What networks call by a module; looked for when nothing of the wanted kind is there, to say what is.
 COMMON = ("SiLU", "GELU", "GELU-tanh", "quick GELU", "ReLU", "Squared ReLU", "ReLU6", "ELU", "LReLU", "Mish", "tanh",
           "sigmoid", "hard swish", "softplus", "identity")  # fmt: skip
@@ -25,7 +28,13 @@ _CLOSE = 1e-5
 
 
 def swap(
-    model: Model, old: str | Function | None, new: New | Mapping[int, New], sites: str | Sequence[str] | None = None
+    model: Model,
+    old: str | Function | None,
+    new: New | ByNeuron | Mapping[int, New | ByNeuron],
+    sites: str | Sequence[str] | None = None,
+    *,
+    per: str = "layer",
+    width: int | None = None,
 ) -> PartEdit:
     """An edit that puts `new` where the network computes `old`.
 
@@ -33,27 +42,32 @@ def swap(
     `old`, to 1e-5. `old=None` takes every activation function of the usual ones.
 
     new: a name, a `Function` or a module. Each place gets its own copy, with parameters of its own that
-        `edit.parameters()` hands to an optimiser. A mapping {layer: name} chooses for each layer; layers that it does
-        not name stay as they are. For parameters per neuron, give a module that has them.
+        `edit.parameters()` hands to an optimiser. A mapping {layer: name} chooses for each layer, {name: neurons} for
+        some neurons of each layer, {layer: {name: neurons}} for some of one; what is not named stays as it is.
     sites: where to look, such as `layers.*.mlp`, `layers.3.mlp`, or `module:blocks.*`; everywhere by default.
+    per: `neuron` gives each neuron of the last axis parameters of its own; `layer` gives them to all together.
+    width: number of neurons. Where it is needed and not given, one token is run to see it.
 
-    Raises `UnknownSite` where nothing is found, and says which functions there are. A function that the network calls
-    without a module, as `torch.relu(h)`, cannot be found.
+    Functions by name and formula, with their parameters as they are, go into a file with `edit.save`; modules of your
+    own do not. Raises `UnknownSite` where nothing is found, and says which functions there are; `BadInput` for layers
+    or neurons that are not there. A function that the network calls without a module, as `torch.relu(h)`, cannot be
+    found.
     """
     wanted = get(old) if isinstance(old, str) else old
     places = activations(model, sites)
     chosen = {path: name for path, name in places.items() if wanted is None or _computes(model, path, wanted)}
     if not chosen:
         raise UnknownSite(_nothing(model, wanted, places, sites))
-    by_layer = new if isinstance(new, Mapping) else None
+    by_layer = new if isinstance(new, Mapping) and all(isinstance(key, int) for key in new) else None
     if by_layer is not None:
         _check_layers(model, by_layer, list(chosen))
+    make = _Maker(model, list(chosen), per, width)
     parts = []
     for path in chosen:
         layer = layer_of(model, path)
         one = new if by_layer is None else by_layer.get(layer) if layer is not None else None
         if one is not None:
-            parts.append((path, _module(one, model.submodule(path), model)))  # type: ignore[arg-type]
+            parts.append((path, make(one, path)))
     recipe = {
         "method": "swap",
         "from": wanted.name if wanted else "any",
@@ -130,18 +144,45 @@ def _computes(model: Model, path: str, wanted: Function) -> bool:
     return _same(model.submodule(path), wanted)
 
 
-def _module(new: New, old: nn.Module, model: Model) -> nn.Module:
-    made = get(new) if isinstance(new, str) else new
-    module = copy.deepcopy(made) if isinstance(made, nn.Module) else made.module()
-    device = next((value.device for value in model.module.parameters()), None)
-    return module.to(device).train(old.training) if device is not None else module.train(old.training)
+class _Maker:
+    """Makes the modules that stand in; the network is run at most once, where a number of neurons is needed."""
+
+    def __init__(self, model: Model, paths: list[str], per: str, width: int | None):
+        if per not in ("layer", "neuron"):
+            raise BadInput(f"parameters per '{per}': {did_you_mean(per, ('layer', 'neuron'))}")
+        self.model, self.paths, self.per, self.width = model, paths, per, width
+        self._seen: dict[str, int] | None = None
+
+    def __call__(self, new: Any, path: str) -> nn.Module:
+        module, old = self._made(new, path), self.model.submodule(path)
+        device = next((value.device for value in self.model.module.parameters()), None)
+        return module.to(device).train(old.training) if device is not None else module.train(old.training)
+
+    def _made(self, new: Any, path: str) -> nn.Module:
+        if isinstance(new, Mapping):
+            return Mixed(new, self._neurons(path), per=self.per)
+        if isinstance(new, nn.Module):
+            return copy.deepcopy(new)
+        function = get(new) if isinstance(new, str) else new
+        sized = self.per == "neuron" or not function.elementwise
+        return function.module(self._neurons(path) if sized else None, per=self.per)
+
+    def _neurons(self, path: str) -> int:
+        if self.width is not None:
+            return self.width
+        if self._seen is None:
+            if self.model.tokenizer is None:
+                raise BadInput(f"{self.model.name} has no tokenizer, so its neurons cannot be counted: give width=")
+            acts = self.model.read("a", [f"module:{one}" for one in self.paths])
+            self._seen = {one: acts[f"module:{one}"].shape[-1] for one in self.paths}
+        return self._seen[path]
 
 
 def _name(module: nn.Module) -> str:
-    return module.function.name if isinstance(module, Activation) else type(module).__name__
+    return module.title if isinstance(module, Activation | Mixed) else type(module).__name__
 
 
-def _check_layers(model: Model, by_layer: Mapping[int, New], paths: list[str]) -> None:
+def _check_layers(model: Model, by_layer: Mapping[Any, Any], paths: list[str]) -> None:
     there = sorted({layer for path in paths if (layer := layer_of(model, path)) is not None})
     for layer in by_layer:
         if layer not in there:

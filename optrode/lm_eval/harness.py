@@ -18,6 +18,7 @@ from ..edits.checked import recipe_hash
 from ..edits.file import load_edit
 from ..edits.prefix import PrefixEdit
 from ..edits.rows import rows_edits
+from ..edits.together import flat
 from ..encoding import Rendered, render_chat
 from ..engine.editing.receipt import Receipt
 from ..errors import BadInput, NotSupported
@@ -63,7 +64,7 @@ class Harness(TemplateLM):  # type: ignore[misc]
         if not self.host.causal or self.host.tokenizer is None:
             raise NotSupported(f"{self.host.name} is no causal language model with a tokenizer, which lm-eval needs")
         edits = [edit] if isinstance(edit, Edit | str | Path) else list(edit or ())
-        loaded = [one if isinstance(one, Edit) else load_edit(one) for one in edits]
+        loaded = list(flat(one if isinstance(one, Edit) else load_edit(one) for one in edits))
         self.edits = [one if strength == 1 else one * strength for one in loaded]
         if any(True for one in self.edits for _ in rows_edits(one)):
             raise NotSupported("an edit by row cannot be measured by lm-eval: a task's rows have no order of yours")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data import Behaviour, Pair
+from ..data import Behaviour, Categorised, Pair
 from ..errors import BadInput
 
 Conversation = list[dict[str, str]]
@@ -64,3 +64,20 @@ def as_letters(pairs: Sequence[Pair]) -> list[Letters]:
         right, wrong = ("(A", "(B") if number % 2 == 0 else ("(B", "(A")
         found.append(Letters(question, right, wrong))
     return found
+
+
+def showing_and_neutral(data: Any) -> tuple[list[Any], list[Any]]:
+    """Prompts that show something and prompts that do not: `Categorised` ones, or both replies of pairs in talks.
+
+    Raises `BadInput` where either side is missing.
+    """
+    if isinstance(data, Categorised):
+        shown, neutral = list(data.target), list(data.neutral)
+    else:
+        pairs = as_pairs(data)
+        shown = [conversation(pair.prompt, pair.positive) for pair in pairs]
+        neutral = [conversation(pair.prompt, pair.negative) for pair in pairs]
+    for name, prompts in (("show it", shown), ("are neutral", neutral)):
+        if not prompts:
+            raise BadInput(f"there are no prompts that {name}: give at least one")
+    return shown, neutral

@@ -35,9 +35,7 @@ def run(seeds: Sequence[int], full: bool, steps: Steps) -> list[Finding]:
     return [
         *findings,
         better("A character model has a lower loss with GoLU than with GELU", read["GoLU"], read["gelu"]),
-        better(
-            "It has a lower loss with GoLU than with SiLU", read["GoLU"], read["silu"], essential=False
-        ),
+        better("It has a lower loss with GoLU than with SiLU", read["GoLU"], read["silu"], essential=False),
         better("Digits are read better with GoLU than with GELU", seen["GoLU"], seen["gelu"], essential=False),
         better("Digits are read better with GoLU than with ReLU", seen["GoLU"], seen["relu"], essential=False),
         table("Cross-entropy of the character model", list(read.values())),

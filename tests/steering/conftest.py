@@ -156,10 +156,10 @@ class Decliner:
         import numpy as np
 
         module: Any = self.model.module
-        h = module.model.embed_tokens.weight.double().numpy()[list(ids)]
+        h = module.model.embed_tokens.weight.detach().double().numpy()[list(ids)]
         h = h + np.where(np.array(mask)[:, None], np.asarray(shift, float), 0.0)
         h = h / np.sqrt((h**2).mean(-1, keepdims=True) + module.config.rms_norm_eps)
-        logits = h @ module.lm_head.weight.double().numpy().T
+        logits = h @ module.lm_head.weight.detach().double().numpy().T
         return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 

@@ -19,7 +19,10 @@ def _use(edit: Any) -> None:
     repr(edit.kind), edit.tensors(), repr(edit)
     for leaf in edit.leaves() if hasattr(edit, "leaves") else ():
         str(leaf.positions), leaf.operator.settings()
-    edit * 0.5, edit + edit
+    edit * 0.5
+    if edit.kind == "part":
+        str(edit.explain()), str([module for _, module in edit.parts])
+    edit + edit
 
 
 def read_edit(folder: Path) -> None:
@@ -95,9 +98,33 @@ def edit(box: Path) -> None:
         "adapter": adapter.with_provenance(known),
         "policy": edits.backtrack(site, v, 0.1, edit=edits.add(site, v)).with_provenance(known),
     }
+    made |= _swaps(known)
     for name, one in made.items():
         (box / name).mkdir(parents=True)
         one.save(box / name / "input.edit")
+
+
+def _swaps(known: Any) -> dict[str, Any]:
+    """Functions in the place of modules: of the list, of a formula, mixed by neuron, with an adapter beside them."""
+    import torch
+
+    from optrode import edits
+    from optrode.edits.part import PartEdit
+    from optrode.functions import Mixed, from_formula, get
+
+    own = from_formula("x>=0: x; a*(exp(b*x)-1) where c=2", parameters={"a": 0.5, "b": 1.5}, name="mine")
+    modules = {
+        "listed": get("golu").module(), "own": own.module(WIDTH, per="channel"), "gate": get("WiG").module(WIDTH),
+        "frame": get("TAAF").of("mish").module(), "statistics": get("MIN").module(4),
+        "mixed": Mixed({"prelu": [0, 3], "gelu": [1], own: [5, 7]}, WIDTH, per="neuron"),
+    }  # fmt: skip
+    path = "model.layers.0.mlp.act_fn"
+    made: dict[str, Any] = {f"swap-{name}": PartEdit(((path, module),)) for name, module in modules.items()}
+    several = PartEdit(tuple((f"{path}.{name}", module) for name, module in modules.items())) * 0.5
+    made["swap-several"] = several.with_provenance(known)
+    adapter = edits.weights({"model.layers.0.mlp.up_proj": torch.ones(WIDTH)})
+    made["together"] = edits.together(several, adapter, edits.prompt("Be brief."))
+    return made
 
 
 def _read_peft(folder: Path) -> None:

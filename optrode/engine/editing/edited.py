@@ -18,6 +18,7 @@ from ...edits.part import PartEdit
 from ...edits.policy import PolicyEdit
 from ...edits.prefix import PrefixEdit
 from ...edits.rows import RowsEdit, rows_edits, selections
+from ...edits.together import Together, flat
 from ...edits.trainable import Trainable
 from ...errors import BadInput, EditDidNothing, NotFinite, NotSupported, WrongShape
 from ...host import Host, SiteInfo
@@ -63,7 +64,7 @@ def edited(host: Host, *edits: Edit | Trainable) -> Iterator[Receipt]:
         raise EditDidNothing("no edit was given: pass at least one to model.edited")
     with ExitStack() as stack:
         receipts = []
-        for edit in edits:
+        for edit in _each(edits):
             receipts.append(stack.enter_context(_enter(host, edit)))
             stack.enter_context(listed(host, edit, receipts[-1]))
         scope = stack.enter_context(scoped())
@@ -85,6 +86,13 @@ def edited(host: Host, *edits: Edit | Trainable) -> Iterator[Receipt]:
             merged.notes = [note for receipt in receipts for note in receipt.notes]
             for receipt in receipts:
                 merged.tokens_by_expert |= receipt.tokens_by_expert
+
+
+def _each(edits: tuple[Edit | Trainable, ...]) -> Iterator[Edit | Trainable]:
+    """The edits one by one, those that go together too, as they are now where they are being trained."""
+    for edit in edits:
+        inner = edit.edit if isinstance(edit, Trainable) else edit
+        yield from flat([inner]) if isinstance(inner, Together) else [edit]
 
 
 def _enter(host: Host, edit: Edit | Trainable):  # type: ignore[no-untyped-def]

@@ -42,8 +42,13 @@ class PartSession(ModuleSession):
             return output
         if not isinstance(output, Tensor):
             raise NotSupported(f"{receipt.address} does not give one tensor, so nothing can stand in for it")
+        new = self._parts[module]
+        if any(value.device != output.device for value in new.parameters()):
+            # One from a file was made on the CPU.
+            new.to(output.device)
         with full_precision(output):
-            given = self._parts[module](*args)
+            # One that stands in for some neurons alone takes the others as they are.
+            given = new.over(output, *args) if hasattr(new, "over") else new(*args)  # type: ignore[operator]
         if given.shape != output.shape:
             raise WrongShape(
                 f"what stands in for {receipt.address} gives shape {list(given.shape)}, not {list(output.shape)}"
