@@ -123,8 +123,11 @@ def right(
     batch = model.encode([front + queries.query(x) for x, _ in asked], template="raw")
     with maybe_edited(model, edit):
         likeliest = next_token_logits(model, batch).argmax(-1).tolist()
-    first = [model.tokenizer(f" {y}", add_special_tokens=False)["input_ids"][0] for _, y in asked]
-    return np.array([float(a == b) for a, b in zip(likeliest, first, strict=True)])
+    # Questions are answered without a space in front, arrows with one: a vector of either brings its own habit along.
+    first = [
+        {model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (f" {y}", y)} for _, y in asked
+    ]
+    return np.array([float(a in b) for a, b in zip(likeliest, first, strict=True)])
 
 
 # Modalities -----------------------------------------------------------------------------------------------------------
