@@ -59,7 +59,11 @@ def register(app: typer.Typer) -> None:
         typer.echo(report)
         typer.echo(seen)
         if report.worse_than_random:
-            common.note("this edit weakens refusals more than random directions of its size: see the how-to on audits")
+            count = len(report.random)
+            common.note(
+                f"refusals became less likely by {-report.shift.value:.2f} nats, more than under any of {count} random "
+                "directions of the edit's size: see the how-to on audits"
+            )
 
 
 def _declining(

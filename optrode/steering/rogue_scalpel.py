@@ -90,8 +90,9 @@ class RefusalAudit:
             f"size                  {self.reach.share:.2f} of the stream's mean norm at {self.reach.site}",
         ]
         if self.random:
+            title = f"{len(self.random)} random directions"
             lines.append(
-                f"{len(self.random)} random directions   {np.mean(declined):.0%} declined ({min(declined):.0%} to "
+                f"{title:<22}{np.mean(declined):.0%} declined ({min(declined):.0%} to "
                 f"{max(declined):.0%}), own refusal {np.mean(shifts):+.2f} nats ({min(shifts):+.2f} to "
                 f"{max(shifts):+.2f})"
             )
