@@ -39,6 +39,10 @@ def tasks() -> list[str]:
     return sorted(_TASKS)
 
 
+# So many draws without a new question mean that there are hardly any left.
+_PATIENCE = 500
+
+
 def reasoning(task: str, count: int, seed: int = 0) -> tuple[Choice, ...]:
     """`count` items of a task, no item twice; the same for the same seed. Raises `UnknownName`, `BadInput`.
 
@@ -50,12 +54,15 @@ def reasoning(task: str, count: int, seed: int = 0) -> tuple[Choice, ...]:
         raise UnknownName(f"there is no task {task!r}; {did_you_mean(task, tasks())}")
     random = Random(f"{task}{seed}")
     found: dict[tuple[str, str], Choice] = {}
-    for _ in range(50 * max(count, 1)):
-        if len(found) == count:
-            return tuple(found.values())
+    missed = 0
+    while len(found) < count:
         item = _TASKS[task](random)
+        before = len(found)
         found.setdefault((item.prompt, item.opening), item)
-    raise BadInput(f"the task '{task}' has fewer than {count} questions: ask for fewer")
+        missed = 0 if len(found) > before else missed + 1
+        if missed == _PATIENCE:
+            raise BadInput(f"the task '{task}' has about {len(found)} questions, not {count}: ask for fewer")
+    return tuple(found.values())
 
 
 def solved(items: tuple[Choice, ...], seed: int = 0) -> tuple[Pair, ...]:
