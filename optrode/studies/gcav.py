@@ -66,10 +66,11 @@ def _direction(edit: Edit) -> Tensor:
 
 def _best_target(trials: Trials, by_target: dict[float, Edit]) -> tuple[Edit, float]:
     """The probability with the largest effect on the tuning items within the damage allowed."""
-    edit, trial = trials.best(
-        {int(1e6 * target): one for target, one in by_target.items()}, 1 / max(trials.budget.strengths)
-    )
-    return edit, trial.layer / 1e6
+    targets = list(by_target)
+    # The search tells its candidates apart by a number, which here is that of the target.
+    numbered = {number: by_target[target] for number, target in enumerate(targets)}
+    edit, trial = trials.best(numbered, 1 / max(trials.budget.strengths))
+    return edit, targets[trial.layer]
 
 
 def _two_of_three(wins: Sequence[bool]) -> Finding:

@@ -213,5 +213,5 @@ def _pixels(side: int, seed: int) -> Split:
 def check_file(path: str | Path) -> Path:
     found = Path(path)
     if not found.is_file():
-        raise MissingFile(f"there is no file '{found}'")
+        raise MissingFile(f"there is no file '{found}': give the path of a CSV file with a header")
     return found
